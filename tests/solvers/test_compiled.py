@@ -42,6 +42,14 @@ def counts(weights):
     return th.Objective([th.LogLikelihood(model, th.data.Tensors(batch), weights)])
 
 
+def classes(weights):
+    """Rows of three classes: a family that looks where its links lead before it is traced."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(50, 3, generator=g), torch.randint(3, (50,), generator=g)
+    model = th.models.Conditional(th.families.Categorical(3), th.networks.mlp(3, 8, 3, seed=0))
+    return th.Objective([th.LogLikelihood(model, th.data.Tensors(th.data.Batch({"x": x, "y": y})), weights)])
+
+
 def both(objective, steps=1):
     """(value, gradient, the engine) of a batch, as it is and compiled."""
     found = []
@@ -70,9 +78,10 @@ def off(found, expected):
         (ppo, th.rl.Advantage(0.01)),
         (lambda weights: ppo(weights, known=False), th.rl.Clipped(0.2)),
         (counts, None),
+        (classes, None),
         (counts, lambda batch, log_prob: torch.exp(log_prob).sqrt()),
     ],
-    ids=["clipped", "advantage", "actions by the network", "counted", "weights of one's own"],
+    ids=["clipped", "advantage", "actions by the network", "counted", "classes", "weights of one's own"],
 )
 def test_value_and_gradient_are_those_of_the_step_that_is_not_compiled(make, weights):
     """To what float32 rounds: 2e-6 of the gradient's largest entry."""
