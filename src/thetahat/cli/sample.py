@@ -220,6 +220,7 @@ def _played(command: Play, run: Path, screen: Screen) -> tuple[str, dict[str, An
             seed=command.seed,
             greedy=not command.draw,
             max_steps=LONGEST_EVALUATION,
+            vectorization=system.vectorization,
             **system.made_with,
         )
     for each in said:
