@@ -27,6 +27,7 @@ from ..inference import satterthwaite
 from ..likelihood import Objective
 from ..models.blocks import Pattern
 from ..models.elimination import Array, Columns, Cross, Factored, NotPositiveDefinite
+from ..models.gram import Bordered, Gram
 from ..models.mixed import Mixed, columns_without_rows
 from ..models.random_effects import Random, RandomEffects, curve_of_each_group
 from ..models.regression import NARROW, Regression
@@ -193,7 +194,12 @@ def tensors_of(objective: Objective) -> dict[str, Tensor]:
 
 def factor_arrays(factor: Factored) -> dict[str, Array]:
     """G, of which H is made again."""
-    cross, out = factor.cross, {"factor.rest": factor.cross.rest}
+    cross, rest = factor.cross, factor.cross.rest
+    out: dict[str, Array] = {}
+    if isinstance(rest, Bordered):
+        out |= {"factor.inside": rest.inside, "factor.side": rest.side, "factor.rest": rest.corner}
+    else:
+        out["factor.rest"] = rest
     if cross.G00 is not None and cross.dense is not None:
         out |= {"factor.G00": cross.G00, "factor.dense": cross.dense}
     if cross.sparse is not None:
@@ -258,7 +264,9 @@ def _factor(model: RandomEffects, columns: Columns, tensors: Mapping[str, Tensor
     """The factor of H, made again of G and Λ."""
     own = {n.removeprefix("factor."): t.numpy() for n, t in tensors.items() if n.startswith("factor.")}
     size, g, ms = columns.starts[-1], columns.grouped, columns.sparse_size
-    shaped(own["rest"], (size, size), "factor.rest")
+    inside = own.get("inside")
+    beside = 0 if inside is None else ms
+    shaped(own["rest"], (size - beside, size - beside), "factor.rest")
     values: Array | None = None
     if g is not None:
         q = g.width
@@ -268,7 +276,15 @@ def _factor(model: RandomEffects, columns: Columns, tensors: Mapping[str, Tensor
             values = own["sparse"]
             columns.__dict__["pattern"] = _pattern(own, (g.levels, ms)), []
             shaped(values, (q, len(own["columns"])), "factor.sparse")
-    cross = Cross(own.get("G00"), values, own.get("dense"), own["rest"], columns)
+    rest: Array | Bordered = own["rest"]
+    columns.__dict__["gram"] = None
+    if inside is not None:
+        gram = Gram.made(columns.pattern[0], [(t.levels, t.width) for t in columns.sparse_terms], np.inf)
+        columns.__dict__["gram"] = gram
+        shaped(inside, (len(gram.columns),), "factor.inside")
+        shaped(own["side"], (ms, size - ms), "factor.side")
+        rest = Bordered(gram, inside, own["side"], own["rest"])
+    cross = Cross(own.get("G00"), values, own.get("dense"), rest, columns)
     scales, _ = model.scales(model.covariance.detach())
     try:
         return Factored(cross, scales, fixed=True)

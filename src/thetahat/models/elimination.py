@@ -3,8 +3,9 @@
     H = P + Λᵀ G Λ,     G = Σ_ab Z_aᵀ diag(w_ab) Z_b,     P = I for random effects, 0 for fixed columns
 
 Two levels of one factor never meet in a row, so that the widest factor's block of H is block-diagonal, one small
-block a level. It is eliminated; what is left of the other factors, the smooth terms and the fixed columns is one
-dense Schur complement S:
+block a level. It is eliminated; what is left of the other factors, the smooth terms and the fixed columns is the Schur
+complement S: one dense matrix, or, where the other factors are wide and few of their groups meet, sparse in their columns
+(`schur`; `SPARSE` says from what size):
 
     H = [ D      Λ0ᵀE ]      D = I + Λ0ᵀG_00Λ0 = L_D L_Dᵀ, level by level;      E = G_0r Λ
         [ EᵀΛ0   H_rr ]      F = L_D⁻¹ Λ0ᵀG_0r, sparse;   R = G_rr − FᵀF;   S = P + ΛᵀRΛ = L Lᵀ
@@ -34,7 +35,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from ..errors import BadArgument
+from ..errors import BadArgument, ModelError
+from ..memory import free
 from .blocks import (
     Array as Array,
 )
@@ -44,22 +46,26 @@ from .blocks import (
 from .blocks import (
     Pattern,
     cholesky,
-    dense_cholesky,
-    dense_inverse,
-    dense_solve,
     inverse_lower,
     multiplied,
     transposed,
 )
+from .fronts import TooFilled
+from .gram import Bordered, Gram, congruent
+from .schur import DenseSchur, SparseSchur, level_products
 
 Parts = tuple[Array | None, Array]  # of the sparse columns (q, nnz), of the dense ones (q, size − m_s, L)
 Weights = Mapping[tuple[int, int], Array]
 Rows: TypeAlias = Any  # a sparse.csr_matrix, for which there are no types, or an Array of dense columns
 ROWS = 4096  # of dense columns at a time: they stay in the cache
-WIDEST = 12_000  # columns of the dense Schur complement: 1.2 GB
+WIDEST = 12_000  # columns of the dense Schur complement, or of the dense ones of a sparse one: 1.2 GB
+SPARSE = 200  # sparse columns, from which on a sparse factor is considered
+SHARE = 0.25  # of the dense matrix, that it may fill
+DEARER, OF_GROUP = 4.0, 4e6  # its multiplications, and a group of its nodes, in multiplications of a dense factor
+MOST = 5e12  # multiplications of a factor: minutes for each
 
 
-_CACHED = ("log_determinant", "inverse", "scaled", "_V", "T", "B", "first", "_random")
+_CACHED = ("inverse", "scaled", "_V", "T", "B", "first", "_random")
 
 
 @dataclass(frozen=True)
@@ -169,18 +175,80 @@ class Columns:
         return sum(t.size for t in self.sparse_terms)
 
     def _check_width(self) -> None:
-        """Refuse a dense Schur complement that would not fit in memory.
+        """Refuse dense columns that would not fit in memory.
 
         Raises
         ------
         BadArgument
         """
-        if self.starts[-1] > WIDEST:
+        dense = self.starts[-1] - (0 if self.gram is None else self.sparse_size)
+        if dense > WIDEST:
             raise BadArgument(
-                f"beside the largest grouping factor the model has {self.starts[-1]:,} random effects and coefficients, and "
-                f"at most {WIDEST:,} are accepted: they share one dense matrix. Leave a grouping factor out, or combine its "
-                "groups."
+                f"beside the largest grouping factor the model has {dense:,} random effects and coefficients that share one "
+                f"dense matrix, and at most {WIDEST:,} are accepted. Leave a term out, or combine its groups."
             )
+
+    @cached_property
+    def gram(self) -> Gram | None:
+        """Which two sparse columns meet in a level of the eliminated factor, where S is to be sparse in them; None: S is
+        dense.
+
+        Raises
+        ------
+        ModelError
+            they are too many for a dense matrix, and too many meet for a sparse factor
+        """
+        m = self.sparse_size
+        if self.grouped is None or m < SPARSE:
+            return None
+        room = (free() or np.inf) / 8  # numbers
+        only = m > WIDEST
+        try:
+            pattern = self.pattern[0]
+            found = Gram.made(
+                pattern, [(t.levels, t.width) for t in self.sparse_terms], room if only else SHARE * m**2
+            )
+        except TooFilled as error:
+            if only:
+                raise self._too_filled(f"at least {8e-9 * error.least:,.1f} GB of memory") from error
+            return None
+        if only and (found.fronts.held > room or found.fronts.products > MOST):
+            raise self._too_filled(
+                f"about {8e-9 * found.fronts.held:,.1f} GB of memory and {found.fronts.products:.1e} multiplications an evaluation"
+            )
+        cost = DEARER * found.fronts.products + OF_GROUP * len(found.fronts.groups)
+        return found if only or cost < float(m) ** 3 else None
+
+    def _too_filled(self, needs: str) -> ModelError:
+        labels = ", ".join(f"{t.levels:,} groups of {t.width}" for t in self.sparse_terms)
+        many = "effect" if all(t.width == 1 for t in self.sparse_terms) else "effects"
+        g = self.grouped
+        wide = 0 if g is None else g.levels
+        return ModelError(
+            f"beside the grouping factor of {wide:,} groups there are others of {labels} {many} each, and so many of them meet in "
+            f"common groups that the factor of their equations fills up: it needs {needs}, and {(free() or 0) / 1e9:,.1f} GB are free "
+            f"({MOST:.0e} multiplications are accepted). Leave a grouping factor out, combine its groups, or take it as nested."
+        )
+
+    @cached_property
+    def effects(self) -> list[tuple[int, int, Array]]:
+        """Of each effect of the sparse terms: the term, the effect, and its column in each row, (n,)."""
+        return [
+            (i, k, at + t.rows.indices.reshape(-1, t.width)[:, k].astype(np.int64))
+            for i, (t, at) in enumerate(zip(self.sparse_terms, self.starts, strict=False))
+            for k in range(t.width)
+        ]
+
+    def meeting(self, e: int, f: int) -> Array:
+        """Where the columns of two effects meet in S's pattern, of each row, (n,): kept."""
+        assert self.gram is not None
+        if (e, f) not in self._met:
+            self._met[e, f] = self.gram.entries(self.effects[e][2], self.effects[f][2])
+        return self._met[e, f]
+
+    @cached_property
+    def _met(self) -> dict[tuple[int, int], Array]:
+        return {}
 
     # ---- Z and its transpose -------------------------------------------------------------------------------
 
@@ -253,7 +321,34 @@ class Columns:
                     else:
                         begin = self.starts[i] - self.sparse_size
                         Ed[k, begin : begin + t.size] = (g.sums(k, own) @ t.rows).T
-        return Cross(G00, Es, Ed, self._cross_of_rest(weight), self)
+        rest = self._cross_of_rest(weight) if self.gram is None else self._bordered(self.gram, weight)
+        return Cross(G00, Es, Ed, rest, self)
+
+    def _bordered(self, gram: Gram, weight: Callable[[int, int], Array]) -> Bordered:
+        """G_rr, sparse in the sparse columns."""
+        ms, d = self.sparse_size, self.starts[-1] - self.sparse_size
+        inside = np.zeros(len(gram.columns))
+        values = [t.rows.data.reshape(-1, t.width)[:, k] for t in self.sparse_terms for k in range(t.width)]
+        predictors = [self.sparse_terms[i].predictor for i, _, _ in self.effects]
+        for e, z in enumerate(values):
+            for f in range(e + 1):
+                both = z * values[f] * weight(predictors[e], predictors[f])
+                part = np.bincount(self.meeting(e, f), both, len(inside))
+                inside += part if e == f else part + part[gram.turned]
+        side, corner = np.zeros((ms, d)), np.zeros((d, d))
+        for i, (a, own, left) in enumerate(self.runs):
+            for b, to, right in self.runs[i:]:
+                if to.start < ms:
+                    continue
+                at = slice(to.start - ms, to.stop - ms)
+                block = _product(left, self.transposes[i], weight(a, b), right)
+                if own.start < ms:
+                    side[own, at] = block
+                else:
+                    before = slice(own.start - ms, own.stop - ms)
+                    corner[before, at] = block
+                    corner[at, before] = block.T
+        return Bordered(gram, inside, side, corner)
 
     def _cross_of_rest(self, weight: Callable[[int, int], Array]) -> Array:
         """G_rr, (m + p, m + p)."""
@@ -291,13 +386,22 @@ def _product(left: Rows, transposed: Rows, w: Array, right: Rows) -> Array:
 @dataclass(frozen=True)
 class Cross:
     """G: of the eliminated factor G00 (q, q, L), with the sparse columns (q, nnz), the values at the pattern's entries, with
-    the dense ones (q, m_d + p, L), and of the rest (m + p, m + p)."""
+    the dense ones (q, m_d + p, L), and of the rest (m + p, m + p), or sparse in the sparse columns."""
 
     G00: Array | None
     sparse: Array | None
     dense: Array | None
-    rest: Array
+    rest: Array | Bordered
     columns: Columns
+
+    @property
+    def fixed(self) -> Array:
+        """Of the fixed columns, (p, p)."""
+        m = self.columns.penalised
+        if isinstance(self.rest, Bordered):
+            begin = m - self.columns.sparse_size
+            return self.rest.corner[begin:, begin:]
+        return self.rest[m:, m:]
 
     @cached_property
     def matrices(self) -> list[Rows]:
@@ -363,6 +467,23 @@ class Scales:
             out[at : at + t.size] = np.tile(np.diag(lam), t.levels)
         return out
 
+    def congruent(self, R: Array | Bordered, columns: Columns) -> Array | Bordered:
+        """ΛᵀRΛ."""
+        if not isinstance(R, Bordered):
+            return self.right(self.right(R, columns).T, columns)
+        ms, gram, turned = columns.sparse_size, R.gram, R.gram.turned
+        return Bordered(
+            gram,
+            self.at_gram(self.at_gram(R.inside, gram, columns)[turned], gram, columns),
+            self.right(self.right(R.side, columns, begin=ms).T, columns).T,
+            self.right(self.right(R.corner, columns, begin=ms).T, columns, begin=ms),
+        )
+
+    def at_gram(self, values: Array, gram: Gram, columns: Columns) -> Array:
+        """A Λ of sparse columns, A at the pattern of S."""
+        count = len(columns.sparse_terms)
+        return congruent(values, gram, self.rest[:count], columns.starts[: count + 1])
+
     def at_pattern(self, values: Array, columns: Columns) -> Array:
         """E Λ of sparse columns E, by their values (q, nnz)."""
         pattern, out = columns.pattern[0], values.copy()
@@ -425,7 +546,7 @@ class Factored:
         self.Linv: Array | None = None
         self.F: Array | None = None  # (q, nnz)
         self.Fd: Array | None = None  # (q, size − m_s, L)
-        self.R = cross.rest[: self.size, : self.size]
+        self.R = _leading(cross.rest, self.size)
         self.first_determinant = 0.0
         if cross.G00 is not None and scales.first is not None and cross.dense is not None:
             q, lam = len(cross.G00), scales.first
@@ -435,9 +556,13 @@ class Factored:
             self.first_determinant = 2 * float(np.log(LD[np.arange(q), np.arange(q)]).sum())
             self.Linv = inverse_lower(LD)
             self._eliminate(cross.sparse, cross.dense[:, : self.size - self.columns.sparse_size], lam)
-        S = scales.right(scales.right(self.R, self.columns).T, self.columns)
-        S[np.arange(self.m), np.arange(self.m)] += 1.0
-        self.L = dense_cholesky(S)
+        S = scales.congruent(self.R, self.columns)
+        self.schur: DenseSchur | SparseSchur
+        if isinstance(S, Bordered):
+            self.schur = SparseSchur(S.with_identity(self.m), self.m - self.columns.sparse_size)
+        else:
+            S[np.arange(self.m), np.arange(self.m)] += 1.0
+            self.schur = DenseSchur(S, self.m)
 
     def _eliminate(self, E: Array | None, Ed: Array, lam: Array) -> None:
         """F = L_D⁻¹ Λ0ᵀ G_0r, and R = G_rr − FᵀF: nothing of either depends on the other factors' Λ."""
@@ -446,10 +571,16 @@ class Factored:
         if E is not None:
             at_rows = self.Linv[:, :, self.columns.pattern[0].rows]
             self.F = multiplied(at_rows, (lam.T @ E)[:, None])[:, 0]
-        self.R = self.R - self.inner((self.F, self.Fd), (self.F, self.Fd))
+        self.R = _less(self.R, self.inner((self.F, self.Fd), (self.F, self.Fd)))
 
-    def inner(self, left: Parts, right: Parts) -> Array:
+    def inner(self, left: Parts, right: Parts) -> Array | Bordered:
         """Σ_k l_kᵀ r_k of two symmetric to each other, (size, size)."""
+        gram = self.columns.gram
+        if gram is not None and left[0] is not None and right[0] is not None:
+            lefts = self.columns.pattern[0].matrices(left[0])
+            side = sum(M.T @ d.T for M, d in zip(lefts, right[1], strict=True))
+            corner = sum(a @ b.T for a, b in zip(left[1], right[1], strict=True))
+            return Bordered(gram, gram.product(left[0], right[0]), side, np.asarray(corner))
         ms, out = self.columns.sparse_size, np.zeros((self.size, self.size))
         if left[0] is not None and right[0] is not None:
             pattern = self.columns.pattern[0]
@@ -482,8 +613,8 @@ class Factored:
     def _random(self) -> Factored:
         out: Factored = object.__new__(Factored)
         out.__dict__.update({k: v for k, v in self.__dict__.items() if k not in _CACHED})
-        out.size, out.L = self.m, np.asfortranarray(self.L[: self.m, : self.m])
-        out.R = self.R[: self.m, : self.m]
+        out.size, out.schur = self.m, self.schur.leading()
+        out.R = _leading(self.R, self.m)
         out.Fd = None if self.Fd is None else self.Fd[:, : self.m - self.columns.sparse_size]
         return out
 
@@ -491,26 +622,26 @@ class Factored:
     def fixed_information(self) -> Array:
         """The Schur complement of the fixed columns, (p, p): their information once the random effects are
         eliminated."""
-        low = self.L[self.m :, self.m :]
+        low = self.schur.fixed_factor
         out: Array = low @ low.T
         return out
 
-    @cached_property
+    @property
     def log_determinant(self) -> tuple[float, float]:
         """log det of the random effects' block, and of what the fixed columns add."""
-        d = np.log(np.diag(self.L))
-        return self.first_determinant + 2 * float(d[: self.m].sum()), 2 * float(d[self.m :].sum())
+        random, fixed = self.schur.log_determinant
+        return self.first_determinant + random, fixed
 
     # ---- H⁻¹ b ---------------------------------------------------------------------------------------------
 
     def solve(self, b0: Array | None, rest: Array) -> tuple[Array | None, Array]:
         """H⁻¹ b: b0 (q, L, r) or None, rest (size, r)."""
         if b0 is None or self.Linv is None:
-            return None, dense_solve(self.L, rest)
+            return None, self.schur.solve(rest)
         q = len(b0)
         t = np.stack([sum(self.Linv[k, j][:, None] * b0[j] for j in range(k + 1)) for k in range(q)])
         back = sum((self._back(k, t[k]) for k in range(q)), np.zeros_like(rest))
-        x = dense_solve(self.L, rest - self.scales.rest_back(back, self.columns))
+        x = self.schur.solve(rest - self.scales.rest_back(back, self.columns))
         moved = self.scales.rest_times(x, self.columns)
         y = np.stack([t[k] - self._times(k, moved) for k in range(q)])
         return np.stack([sum(self.Linv[j, k][:, None] * y[j] for j in range(k, q)) for k in range(q)]), x
@@ -532,10 +663,36 @@ class Factored:
 
     # ---- parts of H⁻¹ --------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def inverse(self) -> Array:
-        """(H⁻¹)_rr = S⁻¹, (size, size)."""
-        return dense_inverse(self.L)
+        """(H⁻¹)_rr = S⁻¹, (size, size), of a dense S.
+
+        Raises
+        ------
+        ModelError
+            S is sparse: its inverse is never whole
+        """
+        found = self.schur.inverse
+        if isinstance(found, Bordered):
+            raise ModelError(
+                f"the inverse of {self.size:,} equations is needed whole, and the factor of a model with so many random effects "
+                "knows only a part of it. Leave the curves of each group out, or a grouping factor."
+            )
+        return found
+
+    def diagonal_blocks(self, i: int) -> Array:
+        """(H⁻¹) of each level of a further term, (levels, width, width)."""
+        t, begin = self.columns.terms[i], self.columns.starts[i]
+        at = np.arange(begin, begin + t.size).reshape(t.levels, t.width)
+        found, ms = self.schur.inverse, self.columns.sparse_size
+        rows, columns = at[:, :, None], at[:, None, :]
+        if not isinstance(found, Bordered):
+            out: Array = found[rows, columns]
+        elif begin >= ms:
+            out = found.corner[rows - ms, columns - ms]
+        else:
+            out = found.inside[found.gram.entries(*np.broadcast_arrays(rows, columns))]
+        return out
 
     @cached_property
     def scaled(self) -> Parts:
@@ -549,18 +706,9 @@ class Factored:
     @cached_property
     def _V(self) -> Parts:
         """E S⁻¹, in the same parts: of the sparse columns at the pattern's entries alone."""
-        ms, Si = self.columns.sparse_size, self.inverse
-        E, Ed = self.scaled
-        dense = np.tensordot(Ed, Si[ms:, ms:], (1, 0)).swapaxes(1, 2) if Ed.shape[1] else Ed
-        if E is None:
-            return None, dense
-        pattern = self.columns.pattern[0]
-        at = pattern.times(E, Si)
-        if Ed.shape[1]:
-            dense = dense + np.stack([(M @ Si[:ms, ms:]).T for M in pattern.matrices(E)])
-            for i in range(Ed.shape[1]):
-                at += Ed[:, i].take(pattern.rows, 1) * Si[ms + i].take(pattern.columns)
-        return at, dense
+        return self.schur.times(
+            self.columns.pattern[0] if self.cross.sparse is not None else None, *self.scaled
+        )
 
     @cached_property
     def T(self) -> Parts:
@@ -615,8 +763,9 @@ class Factored:
             at = multiplied(up[:, :, self.columns.pattern[0].rows], self.F[:, None])[:, 0]
         for k in range(len(up)):
             part = (None if at is None else at[k : k + 1], dense[k : k + 1])
-            W = self.inner(part, part)
-            out.append(self.scales.right(self.scales.right(W, self.columns).T, self.columns))
+            W = self.scales.congruent(self.inner(part, part), self.columns)
+            assert not isinstance(W, Bordered)  # `inverse` has refused it
+            out.append(W)
         return out
 
     def slopes(self) -> tuple[Array | None, list[Array]]:
@@ -633,17 +782,44 @@ class Factored:
         return first, self._slopes_of_rest()
 
     def _slopes_of_rest(self) -> list[Array]:
-        columns, random = self.columns, range(len(self.columns.random))
+        columns, random, R = self.columns, range(len(self.columns.random)), self.R
+        if isinstance(R, Bordered):
+            return self._slopes_of_bordered(R)
         plain = self.scales.vector(columns)
         if plain is not None:
-            rows = (self.R * self.inverse) @ plain[: self.size]
+            rows = (R * self.inverse) @ plain[: self.size]
             return [rows[columns.starts[i] : columns.starts[i + 1]].sum().reshape(1, 1) for i in random]
         out = []
         for i in random:
             t, own = columns.terms[i], slice(columns.starts[i], columns.starts[i + 1])
-            left = self.scales.right(self.R[own], columns).reshape(t.levels, t.width, self.size)
+            left = self.scales.right(R[own], columns).reshape(t.levels, t.width, self.size)
             right = self.inverse[own].reshape(t.levels, t.width, self.size)
             out.append(np.tensordot(left, right, axes=((0, 2), (0, 2))))
+        return out
+
+    def _slopes_of_bordered(self, R: Bordered) -> list[Array]:
+        columns, scales, ms = self.columns, self.scales, self.columns.sparse_size
+        inverse = self.schur.inverse
+        assert isinstance(inverse, Bordered)
+        inside = scales.at_gram(R.inside, R.gram, columns)
+        side, corner = (scales.right(part, columns, begin=ms) for part in (R.side, R.corner))
+        below = scales.right(R.side.T, columns)
+        out = []
+        for i in range(len(columns.random)):
+            t, own = columns.terms[i], slice(columns.starts[i], columns.starts[i + 1])
+            shape = (t.levels, t.width, -1)
+            if own.start < ms:
+                found = level_products(R.gram, inside, inverse.inside, own, t.width)
+                pairs = [(side[own], inverse.side[own])]
+            else:
+                at, found = slice(own.start - ms, own.stop - ms), np.zeros((t.width, t.width))
+                pairs = [(below[at], inverse.side.T[at]), (corner[at], inverse.corner[at])]
+            for left, right in pairs:
+                if left.shape[1]:
+                    found = found + np.tensordot(
+                        left.reshape(shape), right.reshape(shape), axes=((0, 2), (0, 2))
+                    )
+            out.append(found)
         return out
 
     # ---- Z Λ H⁻¹ Λᵀ Zᵀ, row by row -------------------------------------------------------------------------
@@ -653,6 +829,28 @@ class Factored:
         they are part of H."""
         rows = {a: _RowParts(self, a) for a in {a for pair in pairs for a in pair}}
         return {(a, b): rows[a].with_(rows[b]) for a, b in pairs}
+
+    def between(self, e: int, g: int, at: Array, to: Array) -> Array:
+        """(H⁻¹) between two effects of sparse terms in each row, (n,), and their columns."""
+        found = self.schur.inverse
+        out: Array = (
+            found.inside[self.columns.meeting(e, g)] if isinstance(found, Bordered) else found[at, to]
+        )
+        return out
+
+    def beside_sparse(self, own: slice) -> Array:
+        """(H⁻¹) of the sparse columns and some dense ones."""
+        found, ms = self.schur.inverse, self.columns.sparse_size
+        if isinstance(found, Bordered):
+            return found.side[:, own.start - ms : own.stop - ms]
+        return found[:ms, own]
+
+    def of_dense(self, own: slice, to: slice) -> Array:
+        """(H⁻¹) of some dense columns and others."""
+        found, ms = self.schur.inverse, self.columns.sparse_size
+        if isinstance(found, Bordered):
+            return found.corner[own.start - ms : own.stop - ms, to.start - ms : to.stop - ms]
+        return found[own, to]
 
 
 class _RowParts:
@@ -667,16 +865,15 @@ class _RowParts:
             own = [k for k, p in enumerate(g.predictors) if p == a]
             self.first = lam[own].T @ g.z[own]
         self.at: list[
-            tuple[Array, Array, Array]
-        ] = []  # (column of each row, its value, entry) of sparse terms
+            tuple[int, Array, Array, Array]
+        ] = []  # (effect, column of each row, its value, entry) of sparse terms
         self.dense: list[tuple[slice, Array, Array]] = []  # where, the columns, and Λ's diagonal there
-        for i, t in enumerate(columns.sparse_terms):
+        for number, (i, k, place) in enumerate(columns.effects):
+            t = columns.sparse_terms[i]
             if t.predictor == a:
-                lamda = factored.scales.rest[i]
-                z = t.rows.data.reshape(-1, t.width) @ lamda
-                place = columns.starts[i] + t.rows.indices.reshape(-1, t.width)
-                entry = place if g is None else columns.pattern[1][i]
-                self.at += [(place[:, k], z[:, k], entry[:, k]) for k in range(t.width)]
+                z = t.rows.data.reshape(-1, t.width) @ factored.scales.rest[i][:, k]
+                entry = place if g is None else columns.pattern[1][i][:, k]
+                self.at.append((number, place, z, entry))
         diagonal = factored.scales.dense_diagonal(columns)
         if diagonal is None:  # Λ of a series: its columns times it, term by term
             for i, (t, begin) in enumerate(zip(columns.terms, columns.starts, strict=False)):
@@ -701,23 +898,41 @@ class _RowParts:
             if left.first is not None:
                 at_entries, dense = f.T
                 for k in range(len(left.first)):
-                    for _, value, entry in right.at:
+                    for _, _, value, entry in right.at:
                         assert at_entries is not None
                         out -= left.first[k] * at_entries[k].take(entry) * value
                     for own, rows, d in right.dense:
                         part = dense[k, own.start - ms : own.stop - ms] * d[:, None]
                         out -= left.first[k] * np.einsum("ij,ij->i", part.T[left.code], rows)
-        for at, value, _ in self.at:
-            for to, times, _ in other.at:
-                out += value * f.inverse[at, to] * times
+        for e, at, value, _ in self.at:
+            for other_e, to, times, _ in other.at:
+                out += value * f.between(e, other_e, at, to) * times
             for own, rows, d in other.dense:
-                out += value * np.einsum("ij,ij->i", (f.inverse[:, own] * d)[at], rows)
+                out += value * np.einsum("ij,ij->i", (f.beside_sparse(own) * d)[at], rows)
         for own, rows, d in self.dense:
-            for to, times, _ in other.at:
-                out += times * np.einsum("ij,ij->i", (f.inverse[:, own] * d)[to], rows)
-            for right_own, right_rows, e in other.dense:
-                inner = d[:, None] * f.inverse[own, right_own] * e
+            for _, to, times, _ in other.at:
+                out += times * np.einsum("ij,ij->i", (f.beside_sparse(own) * d)[to], rows)
+            for right_own, right_rows, right_d in other.dense:
+                inner = d[:, None] * f.of_dense(own, right_own) * right_d
                 for begin in range(0, len(out), ROWS):
                     some = slice(begin, begin + ROWS)
                     out[some] += np.einsum("ij,ij->i", rows[some] @ inner, right_rows[some])
         return out
+
+
+def _leading(R: Array | Bordered, size: int) -> Array | Bordered:
+    """Its first columns."""
+    if isinstance(R, Bordered):
+        return R.leading(size)
+    out: Array = R[:size, :size]
+    return out
+
+
+def _less(R: Array | Bordered, other: Array | Bordered) -> Array | Bordered:
+    """R − other, of one kind."""
+    if isinstance(R, Bordered):
+        assert isinstance(other, Bordered)
+        return R - other
+    assert not isinstance(other, Bordered)
+    out: Array = R - other
+    return out
