@@ -5,7 +5,7 @@
 Two levels of one factor never meet in a row, so that the widest factor's block of H is block-diagonal, one small
 block a level. It is eliminated; what is left of the other factors, the smooth terms and the fixed columns is the Schur
 complement S: one dense matrix, or, where the other factors are wide and few of their groups meet, sparse in their columns
-(`schur`; `SPARSE` says from what size):
+(`schur`; `sparsity` says from what size):
 
     H = [ D      Λ0ᵀE ]      D = I + Λ0ᵀG_00Λ0 = L_D L_Dᵀ, level by level;      E = G_0r Λ
         [ EᵀΛ0   H_rr ]      F = L_D⁻¹ Λ0ᵀG_0r, sparse;   R = G_rr − FᵀF;   S = P + ΛᵀRΛ = L Lᵀ
@@ -27,16 +27,12 @@ Source: Bates, Mächler, Bolker and Walker (2015), Fitting linear mixed-effects 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import sparse
 
-from ..errors import BadArgument, ModelError
-from ..memory import free
 from .blocks import (
     Array as Array,
 )
@@ -44,484 +40,22 @@ from .blocks import (
     NotPositiveDefinite as NotPositiveDefinite,
 )
 from .blocks import (
-    Pattern,
     cholesky,
     inverse_lower,
     multiplied,
     transposed,
 )
-from .fronts import TooFilled
-from .gram import Bordered, Gram, congruent
+from .cross_products import Columns as Columns
+from .cross_products import Cross as Cross
+from .cross_products import Grouped as Grouped
+from .cross_products import Term as Term
+from .gram import Bordered
+from .relative_scales import Scales as Scales
+from .row_variances import RowParts
 from .schur import DenseSchur, SparseSchur, level_products
 
 Parts = tuple[Array | None, Array]  # of the sparse columns (q, nnz), of the dense ones (q, size − m_s, L)
-Weights = Mapping[tuple[int, int], Array]
-Rows: TypeAlias = Any  # a sparse.csr_matrix, for which there are no types, or an Array of dense columns
-ROWS = 4096  # of dense columns at a time: they stay in the cache
-WIDEST = 12_000  # columns of the dense Schur complement, or of the dense ones of a sparse one: 1.2 GB
-SPARSE = 200  # sparse columns, from which on a sparse factor is considered
-SHARE = 0.25  # of the dense matrix, that it may fill
-DEARER, OF_GROUP = 4.0, 4e6  # its multiplications, and a group of its nodes, in multiplications of a dense factor
-MOST = 5e12  # multiplications of a factor: minutes for each
-
-
-_CACHED = ("inverse", "scaled", "_V", "T", "B", "first", "_random")
-
-
-@dataclass(frozen=True)
-class Term:
-    """One term's random effects: `levels` groups of `width` effects each, in one predictor of the family.
-
-    rows : (n, levels · width), level-major; a sparse matrix of `width` entries a row, or dense columns
-    """
-
-    predictor: int
-    levels: int
-    width: int
-    rows: Rows
-
-    @property
-    def size(self) -> int:
-        return self.levels * self.width
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """The eliminated factor: code (n,) the level of each row, z (q, n) its columns, predictor of each column."""
-
-    code: Array
-    z: Array
-    predictors: tuple[int, ...]
-    levels: int
-
-    @property
-    def width(self) -> int:
-        return len(self.z)
-
-    @cached_property
-    def order(self) -> tuple[Array, Array]:
-        """The rows sorted by level, and where each level begins."""
-        counts = np.bincount(self.code, minlength=self.levels)
-        return np.argsort(self.code, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
-
-    def sums(self, k: int, w: Array) -> sparse.csr_matrix:
-        """(L, n): the matrix that adds up z_k · w over the rows of each level."""
-        order, begin = self.order
-        return sparse.csr_matrix(
-            ((self.z[k] * w)[order], order, begin), shape=(self.levels, len(order)), copy=False
-        )
-
-    def added(self, values: Array) -> Array:
-        """Σ over the rows of each level, (L,)."""
-        return np.bincount(self.code, values, self.levels)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """All columns: the eliminated factor (or None), the further random terms, and the fixed columns.
-
-    random : sparse terms first, dense ones after them
-    fixed : of each predictor, its dense columns (n, p_j)
-    """
-
-    n: int
-    grouped: Grouped | None
-    random: tuple[Term, ...]
-    fixed: tuple[tuple[int, Array], ...]
-
-    @cached_property
-    def sparse_terms(self) -> list[Term]:
-        return [t for t in self.random if sparse.issparse(t.rows)]
-
-    @cached_property
-    def dense_terms(self) -> list[Term]:
-        fixed = [Term(a, X.shape[1], 1, X) for a, X in self.fixed]
-        return [t for t in self.random if not sparse.issparse(t.rows)] + fixed
-
-    @cached_property
-    def terms(self) -> list[Term]:
-        return self.sparse_terms + self.dense_terms
-
-    @cached_property
-    def runs(self) -> list[tuple[int, slice, Rows]]:
-        """Neighbouring dense terms of one predictor as one block: the predictor, where its columns are, and they; sparse
-        terms as they are."""
-        out: list[tuple[int, slice, list[Rows]]] = []
-        for t, at in zip(self.terms, self.starts, strict=False):
-            before = out[-1] if out else None
-            alike = before is not None and before[0] == t.predictor and not sparse.issparse(before[2][0])
-            if before is not None and alike and not sparse.issparse(t.rows):
-                out[-1] = (before[0], slice(before[1].start, at + t.size), [*before[2], t.rows])
-            else:
-                out.append((t.predictor, slice(at, at + t.size), [t.rows]))
-        return [(a, own, rows[0] if len(rows) == 1 else np.hstack(rows)) for a, own, rows in out]
-
-    @cached_property
-    def transposes(self) -> list[Rows]:
-        """Of each run."""
-        return [rows.T.tocsr() if sparse.issparse(rows) else rows.T for _, _, rows in self.runs]
-
-    @cached_property
-    def starts(self) -> list[int]:
-        return [0, *np.cumsum([t.size for t in self.terms]).tolist()]
-
-    @property
-    def penalised(self) -> int:
-        """m, the columns of the rest that are random effects."""
-        return sum(t.size for t in self.random)
-
-    @property
-    def sparse_size(self) -> int:
-        return sum(t.size for t in self.sparse_terms)
-
-    def _check_width(self) -> None:
-        """Refuse dense columns that would not fit in memory.
-
-        Raises
-        ------
-        BadArgument
-        """
-        dense = self.starts[-1] - (0 if self.gram is None else self.sparse_size)
-        if dense > WIDEST:
-            raise BadArgument(
-                f"beside the largest grouping factor the model has {dense:,} random effects and coefficients that share one "
-                f"dense matrix, and at most {WIDEST:,} are accepted. Leave a term out, or combine its groups."
-            )
-
-    @cached_property
-    def gram(self) -> Gram | None:
-        """Which two sparse columns meet in a level of the eliminated factor, where S is to be sparse in them; None: S is
-        dense.
-
-        Raises
-        ------
-        ModelError
-            they are too many for a dense matrix, and too many meet for a sparse factor
-        """
-        m = self.sparse_size
-        if self.grouped is None or m < SPARSE:
-            return None
-        room = (free() or np.inf) / 8  # numbers
-        only = m > WIDEST
-        try:
-            pattern = self.pattern[0]
-            found = Gram.made(
-                pattern, [(t.levels, t.width) for t in self.sparse_terms], room if only else SHARE * m**2
-            )
-        except TooFilled as error:
-            if only:
-                raise self._too_filled(f"at least {8e-9 * error.least:,.1f} GB of memory") from error
-            return None
-        if only and (found.fronts.held > room or found.fronts.products > MOST):
-            raise self._too_filled(
-                f"about {8e-9 * found.fronts.held:,.1f} GB of memory and {found.fronts.products:.1e} multiplications an evaluation"
-            )
-        cost = DEARER * found.fronts.products + OF_GROUP * len(found.fronts.groups)
-        return found if only or cost < float(m) ** 3 else None
-
-    def _too_filled(self, needs: str) -> ModelError:
-        labels = ", ".join(f"{t.levels:,} groups of {t.width}" for t in self.sparse_terms)
-        many = "effect" if all(t.width == 1 for t in self.sparse_terms) else "effects"
-        g = self.grouped
-        wide = 0 if g is None else g.levels
-        return ModelError(
-            f"beside the grouping factor of {wide:,} groups there are others of {labels} {many} each, and so many of them meet in "
-            f"common groups that the factor of their equations fills up: it needs {needs}, and {(free() or 0) / 1e9:,.1f} GB are free "
-            f"({MOST:.0e} multiplications are accepted). Leave a grouping factor out, combine its groups, or take it as nested."
-        )
-
-    @cached_property
-    def effects(self) -> list[tuple[int, int, Array]]:
-        """Of each effect of the sparse terms: the term, the effect, and its column in each row, (n,)."""
-        return [
-            (i, k, at + t.rows.indices.reshape(-1, t.width)[:, k].astype(np.int64))
-            for i, (t, at) in enumerate(zip(self.sparse_terms, self.starts, strict=False))
-            for k in range(t.width)
-        ]
-
-    def meeting(self, e: int, f: int) -> Array:
-        """Where the columns of two effects meet in S's pattern, of each row, (n,): kept."""
-        assert self.gram is not None
-        if (e, f) not in self._met:
-            self._met[e, f] = self.gram.entries(self.effects[e][2], self.effects[f][2])
-        return self._met[e, f]
-
-    @cached_property
-    def _met(self) -> dict[tuple[int, int], Array]:
-        return {}
-
-    # ---- Z and its transpose -------------------------------------------------------------------------------
-
-    def times(self, b0: Array | None, rest: Array) -> dict[int, Array]:
-        """Z b of each predictor, (n,): b0 (q, L), rest (m or m + p,)."""
-        out: dict[int, Array] = {}
-        if self.grouped is not None and b0 is not None:
-            for k, a in enumerate(self.grouped.predictors):
-                out[a] = out.get(a, 0.0) + self.grouped.z[k] * b0[k].take(self.grouped.code)
-        for a, own, rows in self.runs:
-            if own.start < len(rest):
-                part = rest[own]
-                columns = rows if len(part) == rows.shape[1] else rows[:, : len(part)]
-                out[a] = out.get(a, 0.0) + columns @ part
-        return out
-
-    def transposed(self, h: Mapping[int, Array]) -> tuple[Array | None, Array]:
-        """Zᵀ h, (q, L) and (m + p,): h_a (n,) of each predictor, those absent 0."""
-        first = None
-        if self.grouped is not None:
-            g = self.grouped
-            zero = np.zeros(g.levels)
-            first = np.stack([g.added(g.z[k] * h[a]) if a in h else zero for k, a in enumerate(g.predictors)])
-        parts = [
-            turned @ h[a] if a in h else np.zeros(turned.shape[0])
-            for (a, _, _), turned in zip(self.runs, self.transposes, strict=True)
-        ]
-        return first, np.concatenate(parts) if parts else np.zeros(0)
-
-    # ---- G -------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def pattern(self) -> tuple[Pattern, list[Array]]:
-        """Which sparse columns each level of the eliminated factor meets; of each sparse term the entry of each row and
-        effect, (n, width)."""
-        g = self.grouped
-        assert g is not None
-        places = [
-            at + t.rows.indices.reshape(-1, t.width).astype(np.int64)
-            for t, at in zip(self.sparse_terms, self.starts, strict=False)
-        ]
-        return Pattern.of(g.code, places, (g.levels, self.sparse_size))
-
-    def cross(self, w: Weights) -> Cross:
-        """G at the rows' weights w_ab, (n,) each, a ≤ b; absent ones are 0."""
-        self._check_width()
-        g, zero = self.grouped, np.zeros(self.n)
-
-        def weight(a: int, b: int) -> Array:
-            return w.get((min(a, b), max(a, b)), zero)
-
-        G00, Es, Ed = None, None, None
-        if g is not None:
-            q = g.width
-            G00 = np.empty((q, q, g.levels))
-            for k in range(q):
-                for j in range(k + 1):
-                    G00[k, j] = G00[j, k] = g.added(
-                        g.z[k] * g.z[j] * weight(g.predictors[k], g.predictors[j])
-                    )
-            Es = np.zeros((q, len(self.pattern[0].columns))) if self.sparse_terms else None
-            Ed = np.zeros((q, self.starts[-1] - self.sparse_size, g.levels))
-            for k in range(q):
-                for i, t in enumerate(self.terms):
-                    own = weight(g.predictors[k], t.predictor)
-                    if Es is not None and i < len(self.sparse_terms):
-                        entry = self.pattern[1][i]
-                        values = (g.z[k] * own)[:, None] * t.rows.data.reshape(-1, t.width)
-                        Es[k] += np.bincount(entry.reshape(-1), values.reshape(-1), Es.shape[1])
-                    else:
-                        begin = self.starts[i] - self.sparse_size
-                        Ed[k, begin : begin + t.size] = (g.sums(k, own) @ t.rows).T
-        rest = self._cross_of_rest(weight) if self.gram is None else self._bordered(self.gram, weight)
-        return Cross(G00, Es, Ed, rest, self)
-
-    def _bordered(self, gram: Gram, weight: Callable[[int, int], Array]) -> Bordered:
-        """G_rr, sparse in the sparse columns."""
-        ms, d = self.sparse_size, self.starts[-1] - self.sparse_size
-        inside = np.zeros(len(gram.columns))
-        values = [t.rows.data.reshape(-1, t.width)[:, k] for t in self.sparse_terms for k in range(t.width)]
-        predictors = [self.sparse_terms[i].predictor for i, _, _ in self.effects]
-        for e, z in enumerate(values):
-            for f in range(e + 1):
-                both = z * values[f] * weight(predictors[e], predictors[f])
-                part = np.bincount(self.meeting(e, f), both, len(inside))
-                inside += part if e == f else part + part[gram.turned]
-        side, corner = np.zeros((ms, d)), np.zeros((d, d))
-        for i, (a, own, left) in enumerate(self.runs):
-            for b, to, right in self.runs[i:]:
-                if to.start < ms:
-                    continue
-                at = slice(to.start - ms, to.stop - ms)
-                block = _product(left, self.transposes[i], weight(a, b), right)
-                if own.start < ms:
-                    side[own, at] = block
-                else:
-                    before = slice(own.start - ms, own.stop - ms)
-                    corner[before, at] = block
-                    corner[at, before] = block.T
-        return Bordered(gram, inside, side, corner)
-
-    def _cross_of_rest(self, weight: Callable[[int, int], Array]) -> Array:
-        """G_rr, (m + p, m + p)."""
-        G = np.zeros((self.starts[-1], self.starts[-1]))
-        for i, (a, own, left) in enumerate(self.runs):
-            for b, to, right in self.runs[i:]:
-                G[own, to] = _product(left, self.transposes[i], weight(a, b), right)
-                if right is not left:
-                    G[to, own] = G[own, to].T
-        return G
-
-
-def _product(left: Rows, transposed: Rows, w: Array, right: Rows) -> Array:
-    """leftᵀ diag(w) right, dense: of dense columns some rows at a time, so that none is written out whole."""
-    if sparse.issparse(left) or sparse.issparse(right):
-        if sparse.issparse(right):
-            data = right.data * np.repeat(w, np.diff(right.indptr))
-            block = transposed @ sparse.csr_matrix((data, right.indices, right.indptr), shape=right.shape)
-        else:
-            block = transposed @ (right * w[:, None])
-        out: Array = block.toarray() if sparse.issparse(block) else block
-        return out
-    out = np.zeros((left.shape[1], right.shape[1]))
-    root = np.sqrt(w) if left is right and bool((w >= 0).all()) else None
-    for begin in range(0, len(w), ROWS):
-        own = slice(begin, begin + ROWS)
-        if root is not None:
-            part = left[own] * root[own, None]
-            out += part.T @ part
-        else:
-            out += left[own].T @ (right[own] * w[own, None])
-    return out
-
-
-@dataclass(frozen=True)
-class Cross:
-    """G: of the eliminated factor G00 (q, q, L), with the sparse columns (q, nnz), the values at the pattern's entries, with
-    the dense ones (q, m_d + p, L), and of the rest (m + p, m + p), or sparse in the sparse columns."""
-
-    G00: Array | None
-    sparse: Array | None
-    dense: Array | None
-    rest: Array | Bordered
-    columns: Columns
-
-    @property
-    def fixed(self) -> Array:
-        """Of the fixed columns, (p, p)."""
-        m = self.columns.penalised
-        if isinstance(self.rest, Bordered):
-            begin = m - self.columns.sparse_size
-            return self.rest.corner[begin:, begin:]
-        return self.rest[m:, m:]
-
-    @cached_property
-    def matrices(self) -> list[Rows]:
-        """The sparse part, q matrices (L, m_s)."""
-        return [] if self.sparse is None else self.columns.pattern[0].matrices(self.sparse)
-
-    def times(self, v0: Array | None, rest: Array) -> tuple[Array | None, Array]:
-        """G v: v0 (q, L) or None, rest (m + p,)."""
-        ms = self.columns.sparse_size
-        out = self.rest @ rest
-        if v0 is None or self.G00 is None or self.dense is None:
-            return None, out
-        first = np.einsum("klx,lx->kx", self.G00, v0)
-        for k in range(len(v0)):
-            first[k] += rest[ms:] @ self.dense[k]
-            out[ms:] += self.dense[k] @ v0[k]
-            if self.matrices:
-                first[k] += self.matrices[k] @ rest[:ms]
-                out[:ms] += self.matrices[k].T @ v0[k]
-        return first, out
-
-
-@dataclass(frozen=True)
-class Scales:
-    """Λ: of the eliminated factor λ0 (q, q), of each further random term its λ (width, width)."""
-
-    first: Array | None
-    rest: tuple[Array, ...]
-
-    def right(self, M: Array, columns: Columns, *, begin: int = 0) -> Array:
-        """M Λ for the columns from `begin` on of the rest; fixed ones as they are."""
-        plain = self.vector(columns)
-        if plain is not None:
-            scaled: Array = M * plain[begin : begin + M.shape[-1]]
-            return scaled
-        out = M.copy()
-        for i, lam in enumerate(self.rest):
-            t, at = columns.terms[i], columns.starts[i] - begin
-            if at < 0 or at >= M.shape[-1]:
-                continue
-            block = M[..., at : at + t.size]
-            if lam.size == 1:
-                out[..., at : at + t.size] = block * lam[0, 0]
-            else:
-                out[..., at : at + t.size] = (block.reshape(-1, t.width) @ lam).reshape(block.shape)
-        return out
-
-    def vector(self, columns: Columns) -> Array | None:
-        """Λ's diagonal, 1 of fixed columns, where every term has one effect; else None."""
-        if any(lam.size != 1 for lam in self.rest):
-            return None
-        out = np.ones(columns.starts[-1])
-        for i, lam in enumerate(self.rest):
-            out[columns.starts[i] : columns.starts[i + 1]] = lam[0, 0]
-        return out
-
-    def dense_diagonal(self, columns: Columns) -> Array | None:
-        """Λ's diagonal by column, 1 of fixed columns, if Λ has no more for the dense terms; else None."""
-        out = np.ones(columns.starts[-1])
-        for t, at, lam in zip(columns.terms, columns.starts, self.rest, strict=False):
-            if not sparse.issparse(t.rows) and np.count_nonzero(lam - np.diag(np.diag(lam))):
-                return None
-            out[at : at + t.size] = np.tile(np.diag(lam), t.levels)
-        return out
-
-    def congruent(self, R: Array | Bordered, columns: Columns) -> Array | Bordered:
-        """ΛᵀRΛ."""
-        if not isinstance(R, Bordered):
-            return self.right(self.right(R, columns).T, columns)
-        ms, gram, turned = columns.sparse_size, R.gram, R.gram.turned
-        return Bordered(
-            gram,
-            self.at_gram(self.at_gram(R.inside, gram, columns)[turned], gram, columns),
-            self.right(self.right(R.side, columns, begin=ms).T, columns).T,
-            self.right(self.right(R.corner, columns, begin=ms).T, columns, begin=ms),
-        )
-
-    def at_gram(self, values: Array, gram: Gram, columns: Columns) -> Array:
-        """A Λ of sparse columns, A at the pattern of S."""
-        count = len(columns.sparse_terms)
-        return congruent(values, gram, self.rest[:count], columns.starts[: count + 1])
-
-    def at_pattern(self, values: Array, columns: Columns) -> Array:
-        """E Λ of sparse columns E, by their values (q, nnz)."""
-        pattern, out = columns.pattern[0], values.copy()
-        for i, t in enumerate(columns.sparse_terms):
-            inside = slice(columns.starts[i], columns.starts[i + 1])
-            own: Array | slice = slice(None)
-            if len(columns.sparse_terms) > 1:
-                own = np.flatnonzero((pattern.columns >= inside.start) & (pattern.columns < inside.stop))
-            block = values[:, own]  # a level meets all effects of a group or none: they lie side by side
-            out[:, own] = (block.reshape(len(block), -1, t.width) @ self.rest[i]).reshape(block.shape)
-        return out
-
-    def times(self, u0: Array | None, rest: Array, columns: Columns) -> tuple[Array | None, Array]:
-        """Λ u."""
-        return None if u0 is None or self.first is None else self.first @ u0, self.rest_times(rest, columns)
-
-    def back(self, v0: Array | None, rest: Array, columns: Columns) -> tuple[Array | None, Array]:
-        """Λᵀ v."""
-        first = None if v0 is None or self.first is None else self.first.T @ v0
-        return first, self.rest_back(rest, columns)
-
-    def rest_times(self, v: Array, columns: Columns) -> Array:
-        """Λ v of the rest: (m, …), or longer, of which the columns after m are fixed ones."""
-        return self._rest(v, columns, self.rest)
-
-    def rest_back(self, v: Array, columns: Columns) -> Array:
-        """Λᵀ v of the rest."""
-        return self._rest(v, columns, [lam.T for lam in self.rest])
-
-    def _rest(self, v: Array, columns: Columns, each: Sequence[Array]) -> Array:
-        out = v.copy()
-        for i, lam in enumerate(each):
-            t, own = columns.terms[i], slice(columns.starts[i], columns.starts[i + 1])
-            if lam.size == 1:
-                out[own] *= lam[0, 0]
-                continue
-            out[own] = (lam @ v[own].reshape(t.levels, t.width, -1)).reshape(v[own].shape)
-        return out
+_CACHED = ("scaled", "_V", "T", "B", "first", "_random")
 
 
 class Factored:
@@ -665,19 +199,11 @@ class Factored:
 
     @property
     def inverse(self) -> Array:
-        """(H⁻¹)_rr = S⁻¹, (size, size), of a dense S.
-
-        Raises
-        ------
-        ModelError
-            S is sparse: its inverse is never whole
-        """
+        """(H⁻¹)_rr = S⁻¹, (size, size), of a dense S."""
         found = self.schur.inverse
-        if isinstance(found, Bordered):
-            raise ModelError(
-                f"the inverse of {self.size:,} equations is needed whole, and the factor of a model with so many random effects "
-                "knows only a part of it. Leave the curves of each group out, or a grouping factor."
-            )
+        assert not isinstance(
+            found, Bordered
+        )  # who reads it all says so in `Columns.whole`, or asks for `Columns.gram`
         return found
 
     def diagonal_blocks(self, i: int) -> Array:
@@ -764,7 +290,7 @@ class Factored:
         for k in range(len(up)):
             part = (None if at is None else at[k : k + 1], dense[k : k + 1])
             W = self.scales.congruent(self.inner(part, part), self.columns)
-            assert not isinstance(W, Bordered)  # `inverse` has refused it
+            assert not isinstance(W, Bordered)
             out.append(W)
         return out
 
@@ -827,7 +353,7 @@ class Factored:
     def row_variances(self, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Array]:
         """z_aᵀ Λ H⁻¹ Λᵀ z_b of each row, (n,), of each pair of predictors a ≤ b; fixed columns included where
         they are part of H."""
-        rows = {a: _RowParts(self, a) for a in {a for pair in pairs for a in pair}}
+        rows = {a: RowParts(self, a) for a in {a for pair in pairs for a in pair}}
         return {(a, b): rows[a].with_(rows[b]) for a, b in pairs}
 
     def between(self, e: int, g: int, at: Array, to: Array) -> Array:
@@ -851,73 +377,6 @@ class Factored:
         if isinstance(found, Bordered):
             return found.corner[own.start - ms : own.stop - ms, to.start - ms : to.stop - ms]
         return found[own, to]
-
-
-class _RowParts:
-    """The rows of ZΛ of one predictor, in the parts in which they are sparse."""
-
-    def __init__(self, factored: Factored, a: int):
-        self.f, columns = factored, factored.columns
-        g, lam = columns.grouped, factored.scales.first
-        self.code = None if g is None else g.code
-        self.first: Array | None = None  # (q, n)
-        if g is not None and lam is not None and a in g.predictors:
-            own = [k for k, p in enumerate(g.predictors) if p == a]
-            self.first = lam[own].T @ g.z[own]
-        self.at: list[
-            tuple[int, Array, Array, Array]
-        ] = []  # (effect, column of each row, its value, entry) of sparse terms
-        self.dense: list[tuple[slice, Array, Array]] = []  # where, the columns, and Λ's diagonal there
-        for number, (i, k, place) in enumerate(columns.effects):
-            t = columns.sparse_terms[i]
-            if t.predictor == a:
-                z = t.rows.data.reshape(-1, t.width) @ factored.scales.rest[i][:, k]
-                entry = place if g is None else columns.pattern[1][i][:, k]
-                self.at.append((number, place, z, entry))
-        diagonal = factored.scales.dense_diagonal(columns)
-        if diagonal is None:  # Λ of a series: its columns times it, term by term
-            for i, (t, begin) in enumerate(zip(columns.terms, columns.starts, strict=False)):
-                if t.predictor == a and not sparse.issparse(t.rows) and begin < factored.size:
-                    rows = t.rows
-                    if i < len(factored.scales.rest):
-                        rows = (rows.reshape(-1, t.width) @ factored.scales.rest[i]).reshape(rows.shape)
-                    self.dense.append((slice(begin, begin + t.size), rows, np.ones(t.size)))
-            return
-        for predictor, at, rows in columns.runs:
-            if predictor == a and not sparse.issparse(rows) and at.start < factored.size:
-                inside = slice(at.start, min(at.stop, factored.size))
-                self.dense.append((inside, rows[:, : inside.stop - inside.start], diagonal[inside]))
-
-    def with_(self, other: _RowParts) -> Array:
-        f, ms, out = self.f, self.f.columns.sparse_size, np.zeros(self.f.columns.n)
-        if self.first is not None and other.first is not None:
-            for k in range(len(self.first)):
-                for j in range(len(other.first)):
-                    out += self.first[k] * f.first[k, j].take(self.code) * other.first[j]
-        for left, right in ((self, other), (other, self)):
-            if left.first is not None:
-                at_entries, dense = f.T
-                for k in range(len(left.first)):
-                    for _, _, value, entry in right.at:
-                        assert at_entries is not None
-                        out -= left.first[k] * at_entries[k].take(entry) * value
-                    for own, rows, d in right.dense:
-                        part = dense[k, own.start - ms : own.stop - ms] * d[:, None]
-                        out -= left.first[k] * np.einsum("ij,ij->i", part.T[left.code], rows)
-        for e, at, value, _ in self.at:
-            for other_e, to, times, _ in other.at:
-                out += value * f.between(e, other_e, at, to) * times
-            for own, rows, d in other.dense:
-                out += value * np.einsum("ij,ij->i", (f.beside_sparse(own) * d)[at], rows)
-        for own, rows, d in self.dense:
-            for _, to, times, _ in other.at:
-                out += times * np.einsum("ij,ij->i", (f.beside_sparse(own) * d)[to], rows)
-            for right_own, right_rows, right_d in other.dense:
-                inner = d[:, None] * f.of_dense(own, right_own) * right_d
-                for begin in range(0, len(out), ROWS):
-                    some = slice(begin, begin + ROWS)
-                    out[some] += np.einsum("ij,ij->i", rows[some] @ inner, right_rows[some])
-        return out
 
 
 def _leading(R: Array | Bordered, size: int) -> Array | Bordered:

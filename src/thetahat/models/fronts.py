@@ -22,7 +22,10 @@ from scipy.sparse.linalg import spilu
 
 from .blocks import Array
 
-EXACT = 4  # pivots or rows up to which sizes are not rounded up
+EXACT, ALONE = (
+    4,
+    128,
+)  # pivots or rows between which sizes are rounded up: few nodes are larger, and all different
 
 
 class TooFilled(Exception):
@@ -213,9 +216,10 @@ class _Nodes:
 
 
 def _rounded(size: Array) -> Array:
-    """Sizes up to which they are padded: of 8, 9, …, 15 units of a power of two."""
+    """Sizes up to which they are padded: of 4, 5, 6 or 7 units of a power of two."""
     unit = 2.0 ** np.maximum(np.floor(np.log2(np.maximum(size, 1))) - 2, 0)
-    return np.where(size <= EXACT, size, np.ceil(size / unit) * unit).astype(np.int64)
+    few = (size > EXACT) & (size <= ALONE)
+    return np.where(few, np.ceil(size / unit) * unit, size).astype(np.int64)
 
 
 def _groups(nodes: _Nodes, rank: Array, i: Array, j: Array) -> list[Group]:
