@@ -276,3 +276,35 @@ def test_curves_of_each_group_read_the_whole_inverse_and_have_a_dense_factor(alw
     monkeypatch.setattr("thetahat.models.cross_products.WIDEST", 50)
     with pytest.raises(th.errors.BadArgument, match="share one dense matrix, and at most 50"):
         th.fit(formula, table)
+
+
+def test_a_variance_of_zero_is_certified_there_too(always_sparse):
+    always_sparse(True)
+    table = schools().assign(none=lambda t: np.arange(len(t)) % 37)
+    fit = th.fit("y ~ x + (1 | class) + (1 | none)", table)
+    assert fit.estimates["sd(Intercept | none)"] == 0
+    assert "boundary" in str(fit.certificate)
+
+
+def test_latent_variables_of_ones_own_take_the_same_factor(always_sparse):
+    """The function that a formula is of."""
+
+    @th.model(
+        a=0.0,
+        b=0.1,
+        u=th.latent(by="class", sd=0.3),
+        v=th.latent(by="town", sd=0.3),
+        target="k",
+        measure="mass",
+    )
+    def counts(batch, a, b, u, v):
+        return th.families.Poisson().at(torch.exp(a + b * batch["x"] + u + v))
+
+    table = schools()[["k", "x", "class", "town"]]
+    always_sparse(True)
+    own = th.fit(counts, table)
+    model = own.objective.model
+    assert model.columns(next(iter(own.objective.terms[0].source.batches(model)))).gram is not None
+    fit = th.fit("k ~ x + (1 | class) + (1 | town)", table, family="poisson")
+    assert own.maximised == pytest.approx(fit.maximised, abs=1e-7)
+    assert own.estimates.to_numpy()[:2] == pytest.approx(fit.estimates.to_numpy()[:2], abs=1e-5)

@@ -21,8 +21,7 @@ Model = Annotated[str | None, arg(metavar="FILE.py:NAME", help_behavior_hint="")
 
 HELP = (
     "Fit a likelihood of your own to the rows of a file.",
-    """The file holds a function of a batch of rows and of the parameters, which
-returns log p of each row, or its distribution:
+    """The file holds a function that returns log p of each row, or its distribution:
 
   import torch, thetahat as th
 
@@ -33,8 +32,11 @@ returns log p of each row, or its distribution:
       mean = (asymptote + b) / (1 + torch.exp(-age))
       return th.families.Normal().at(mean, sigma)
 
-A number is where a parameter begins; th.latent(by=…) is not observed, and is
-integrated out. The file is run as code: fit only what you trust.
+A number is a parameter's first value; th.latent(by=…) is integrated out.
+
+Columns must be numbers; those of th.latent(by=…) may be text.
+
+The file is run as code: give only one that you trust.
 
 Examples:
   thetahat fit --model growth.py:growth orange.csv
@@ -53,8 +55,8 @@ class Own(Common):
     """With latent variables of one grouping factor: nodes of adaptive Gauss-Hermite quadrature. 1: Laplace's approximation."""
     weights: Annotated[str | None, arg(metavar="COLUMN", help_behavior_hint="")] = None
     """Column of frequency weights."""
-    prior: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME:SCALE:on=PATTERN")] = ()
-    """Prior on the parameters whose names match: normal:2.5:on=b*, laplace:1:on=b*, student_t:2.5:df=4:on=b*."""
+    prior: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME:SCALE")] = ()
+    """Prior on parameters, named theta.NAME, before their constraints: normal:2.5:on=theta.slope, laplace:1:on=theta.b*."""
     robust: Annotated[str | None, arg(metavar="NAME:VALUE", help_behavior_hint="")] = None
     """Robust fit, where some rows may come from another distribution: density_power:0.5, or trimmed:0.75 (the share of rows kept)."""
     on_failure: Literal["raise", "return"] = "raise"
