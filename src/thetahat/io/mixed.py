@@ -2,7 +2,7 @@
 
     modes.*       û of the groups that were fitted (of smooth terms, their coefficients), times Λ
     factor.*      G of H = P + ΛᵀGΛ, the random effects and the fixed ones together (`models.elimination`): what predictions
-                  of known groups have their intervals from, and the effects their errors; up to `DENSE` columns
+                  of known groups have their intervals from, and the effects their errors; up to `DENSE` columns of a dense S
     freedom.*     ∂C/∂(σ, φ) and C: Satterthwaite's degrees of freedom (`inference.satterthwaite`)
     root.i        R with RᵀR = XᵀX of the i-th term's columns, a smooth one: its test
 
@@ -25,6 +25,7 @@ from ..evaluation.modes import Modes, modes_of
 from ..evaluation.smooth_terms import roots_of
 from ..inference import satterthwaite
 from ..likelihood import Objective
+from ..memory import free
 from ..models.blocks import Pattern
 from ..models.elimination import Array, Columns, Cross, Factored, NotPositiveDefinite
 from ..models.gram import Bordered, Gram
@@ -178,7 +179,7 @@ def tensors_of(objective: Objective) -> dict[str, Tensor]:
     try:
         modes = modes_of(objective)
         out |= {"modes.rest": modes.rest} | ({} if modes.first is None else {"modes.first": modes.first})
-        out |= factor_arrays(modes.factored) if modes.factored.size <= DENSE else {}
+        out |= factor_arrays(modes.factored, DENSE)
         out |= {f"root.{i}": R for i, R in roots_of(objective, modes).items()}
     except (FitError, NotPositiveDefinite, np.linalg.LinAlgError):
         pass  # of a fit that failed: no modes here, none there
@@ -192,8 +193,10 @@ def tensors_of(objective: Objective) -> dict[str, Tensor]:
     return tensors
 
 
-def factor_arrays(factor: Factored) -> dict[str, Array]:
-    """G, of which H is made again."""
+def factor_arrays(factor: Factored, most: int) -> dict[str, Array]:
+    """G, of which H is made again; nothing of a dense one of more columns."""
+    if factor.columns.gram is None and factor.size > most:
+        return {}
     cross, rest = factor.cross, factor.cross.rest
     out: dict[str, Array] = {}
     if isinstance(rest, Bordered):
@@ -279,7 +282,9 @@ def _factor(model: RandomEffects, columns: Columns, tensors: Mapping[str, Tensor
     rest: Array | Bordered = own["rest"]
     columns.__dict__["gram"] = None
     if inside is not None:
-        gram = Gram.made(columns.pattern[0], [(t.levels, t.width) for t in columns.sparse_terms], np.inf)
+        gram = Gram.made(
+            columns.pattern[0], [(t.levels, t.width) for t in columns.sparse_terms], (free() or np.inf) / 8
+        )
         columns.__dict__["gram"] = gram
         shaped(inside, (len(gram.columns),), "factor.inside")
         shaped(own["side"], (ms, size - ms), "factor.side")

@@ -62,6 +62,16 @@ class Group:
     def shape(self) -> tuple[int, int, int]:
         return len(self.pivots), self.pivots.shape[1], self.rows.shape[1]
 
+    @cached_property
+    def summing(self) -> tuple[Array, sparse.csr_matrix]:
+        """The different rows of all nodes, and the matrix that adds up, for each, what the nodes have there (g r,)."""
+        different, which = np.unique(self.rows, return_inverse=True)
+        count = self.rows.size
+        adds = sparse.csr_matrix(
+            (np.ones(count), (which.reshape(-1), np.arange(count))), shape=(len(different), count)
+        )
+        return different, adds
+
 
 @dataclass(frozen=True, eq=False)
 class Fronts:

@@ -78,7 +78,8 @@ class SparseCholesky:
         groups = list(zip(self.fronts.groups, self.W, self.M, strict=True))
         for group, _, M in groups:
             if group.rows.size:
-                np.subtract.at(x, group.rows.reshape(-1), (M @ x[group.pivots]).reshape(-1, x.shape[1]))
+                different, adds = group.summing
+                x[different] -= adds @ (M @ x[group.pivots]).reshape(-1, x.shape[1])
         for group, W, M in reversed(groups):
             own = W @ x[group.pivots]
             if group.rows.size:
