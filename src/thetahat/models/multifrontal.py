@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .blocks import Array, NotPositiveDefinite, cholesky, dense_cholesky, dense_inverse, inverse_lower
+from .blocks import Array, cholesky, dense_cholesky, dense_inverse, inverse_lower
 from .fronts import Fronts, Group
 
 SMALL = 6  # pivots, of which all nodes' blocks are taken at once
@@ -126,6 +126,3 @@ def _inverted(A: Array) -> tuple[Array, float]:
         total += 2 * float(np.log(np.diag(L)).sum())
         out[i] = dense_inverse(L)
     return out, total
-
-
-__all__ = ["NotPositiveDefinite", "SparseCholesky"]
