@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument
@@ -13,19 +14,13 @@ from .screen import Screen, may_write
 
 
 def fit_formula(command: Fit, screen: Screen) -> int:
-    outputs = [path for path in (command.save, command.report) if path is not None]
-    for path, endings in ((command.save, ()), (command.report, (".html", ".htm"))):
-        may_write(path, [command.data], endings)
-    if len({p.resolve() for p in outputs}) < len(outputs):
-        raise BadArgument(f"--save and --report both name {outputs[0]}.")
-    if not 0 < command.level < 1:
-        raise BadArgument(f"--level {command.level:g}. Accepted: a number between 0 and 1, such as 0.95.")
-    if command.family in NONPARAMETRIC and outputs:
+    check_outputs(command.data, command.save, command.report, command.level)
+    if command.family in NONPARAMETRIC and (command.save is not None or command.report is not None):
         raise BadArgument(
             f"--family {command.family} gives curves, which are not saved as a model, and have no report. Leave --save and "
             "--report out; in Python fit.curves() is a table."
         )
-    priors = [_prior(text) for text in command.prior]
+    priors = [prior_of(text) for text in command.prior]
     parameters = dict(_assigned(text) for text in command.set)
     with screen.busy("fitting"):
         from ..fitting import fit
@@ -46,18 +41,41 @@ def fit_formula(command: Fit, screen: Screen) -> int:
             **parameters,
         )
         summary = found.summary(level=command.level)
+    return shown(found, summary, screen, command.json, command.save, command.report)
+
+
+def check_outputs(data: Path, save: Path | None, report: Path | None, level: float) -> None:
+    """Nothing, where the files can be written and are different ones, and the level is one.
+
+    Raises
+    ------
+    BadArgument
+    """
+    for path, endings in ((save, ()), (report, (".html", ".htm"))):
+        may_write(path, [data], endings)
+    if save is not None and report is not None and save.resolve() == report.resolve():
+        raise BadArgument(f"--save and --report both name {save}.")
+    if not 0 < level < 1:
+        raise BadArgument(f"--level {level:g}. Accepted: a number between 0 and 1, such as 0.95.")
+
+
+def shown(
+    found: Any, summary: Any, screen: Screen, json: bool, save: Path | None, report: Path | None
+) -> int:
+    """Show the summary of a fit and write its files; the exit code."""
     document = summary.to_dict()
-    if not command.json:
+    if not json:
         screen.show(summary, None)  # before the files: a disk that is full must not cost the answer
-    if command.save is not None:
-        document["saved"] = str(found.save(command.save))
-    if command.report is not None:
+    if save is not None:
+        document["saved"] = str(found.save(save))
+    if report is not None:
         with screen.busy("writing the report"):
-            document["report"] = str(found.report(command.report))
-    if command.json:
+            document["report"] = str(found.report(report))
+    if json:
         screen.show(None, document)
-    for path in outputs:
-        screen.note(f"wrote {path}")
+    for path in (save, report):
+        if path is not None:
+            screen.note(f"wrote {path}")
     return 0 if found.certificate.ok else 1
 
 
@@ -82,7 +100,7 @@ def _assigned(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _prior(text: str) -> Any:
+def prior_of(text: str) -> Any:
     """--prior normal:2.5, student_t:2.5:df=4, normal:1:on=x*."""
     from ..likelihood import priors
 

@@ -48,6 +48,7 @@ LARGE = 5000  # coordinates beyond which directions are not searched
 SMALL = 200  # coordinates beyond which no higher point is sought
 ATTEMPTS = 3  # at a higher point
 VAGUE = 30.0  # on a link's scale: a standard error beside which no estimate is one
+DISTANT = 15.0  # and a difference of linear predictors, e¹⁵ in odds, at which reasons are looked for
 BEYOND = "The log-likelihood or an estimate is beyond float64."
 HIGHER = 1e-6  # nats by which it has to be higher
 
@@ -154,33 +155,57 @@ def _fixed_separated(point: Point) -> Certificate | None:
     objective, certificate, model = point.objective, point.certificate, point.objective.model
     if not isinstance(model, Mixed) or len(objective.terms) != 1:
         return None
-    if certificate.ok and _growth(objective, point.state) < SUSPICIOUS and _error_of_fixed(point) < VAGUE:
+    restricted = model.reml and bool(objective.priors)  # their priors do not steer the integral over them
+    error, reach = _size_of_fixed(point)
+    seen = _growth(objective, point.state) >= SUSPICIOUS or error >= VAGUE or reach >= DISTANT
+    if certificate.ok and not seen and not restricted:
         return None
     if isinstance(model.regression, HasRecession):
-        return None if objective.priors else _recession(model.regression, point)
-    held = torch.zeros(objective.size, dtype=torch.bool)
-    for prior in objective.priors:
-        held[prior.prior.coordinates(prior.model)] = True
-    return separated(model.regression, objective, certificate, held[: len(model.coefficients)])
+        lost = _recession(model.regression, point) if restricted or not objective.priors else None
+    else:
+        held = torch.zeros(objective.size, dtype=torch.bool)
+        for prior in objective.priors:
+            held[prior.prior.coordinates(prior.model)] = True
+        if restricted:
+            for p in model.integrated:
+                held[p.start : p.start + p.size] = False
+        lost = separated(model.regression, objective, certificate, held[: len(model.coefficients)])
+    return None if lost is None else _not_integrable(lost) if restricted else lost
 
 
-def _error_of_fixed(point: Point) -> float:
-    """The largest standard error of a fixed effect times its column's size, of links other than the identity: what the start
-    saw already is no growth."""
+def _not_integrable(lost: Certificate) -> Certificate:
+    """Of a restricted likelihood with a prior: the integral over the fixed effects diverges, whatever prior they have beside it."""
+    parts = lost.directions[0]
+    return replace(
+        lost,
+        detail="the restricted likelihood is not finite: reml=True integrates the fixed effects out under a flat prior, whichever "
+        f"prior= they have, and the likelihood never falls along {direction_text(parts)}. Fit by maximum likelihood with that prior "
+        f"(reml=False, without --reml), or leave out {', '.join(n for n in parts if n != 'Intercept')}.",
+    )
+
+
+def _size_of_fixed(point: Point) -> tuple[float, float]:
+    """Of links other than the identity, over the fixed effects: the largest standard error times its column's size (what the
+    start saw already is no growth), and the largest change of a linear predictor from one end of a column to the other (far out,
+    an information by differences is noise, and no error is large)."""
     from ..models.mixed import predictor_columns
 
     model, state = point.objective.model, point.state
     factor = state.factor if isinstance(state, HasFactor) else None
-    if not isinstance(factor, Factor) or factor.information.size != point.objective.size:
-        return 0.0
+    known = isinstance(factor, Factor) and factor.information.size == point.objective.size
     batch = next(iter(point.objective.terms[0].source.batches(model)))
-    errors, largest = factor.inverse_diagonal().clamp(min=0).sqrt(), 0.0
+    errors = factor.inverse_diagonal().clamp(min=0).sqrt() if known and isinstance(factor, Factor) else None
+    beta, largest, reach = model.coefficients.detach(), 0.0, 0.0
     for p in model.regression.predictors:
         curved = isinstance(model.family, Together) or not isinstance(p.spec.link, Identity)
         if p.size and curved:
-            size = torch.from_numpy((predictor_columns(p, batch) ** 2).mean(0)).sqrt()
-            largest = max(largest, float((errors[p.start : p.start + p.size] * size).max()))
-    return largest
+            columns, own = torch.from_numpy(predictor_columns(p, batch)), slice(p.start, p.start + p.size)
+            across = columns.amax(0) - columns.amin(0)
+            reach = max(reach, float((beta[own].abs() * across).max()))
+            if errors is not None:
+                size = (columns**2).mean(0).sqrt()
+                largest = max(largest, float((errors[own] * size).max()))
+    return largest, reach
 
 
 def _bounded(point: Point, attempts: int) -> Point:
