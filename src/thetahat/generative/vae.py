@@ -25,7 +25,7 @@ from .bound import FEWEST, Bound, log_mean_exp, log_mean_exp_error
 from .labels import Label, Labelled, asked, check_classes, check_network, labels, observations_of
 
 ESTIMATORS = ("iwae", "doubly reparameterised")
-HELD = 2**22  # components of y times draws that a score holds at once
+HELD = 2**20  # components of y times draws that a score holds at once
 
 
 class VAE(Bound):
