@@ -116,6 +116,16 @@ def test_only_tokens_that_count_go_through_the_output_matrix():
     assert seen == [sum(map(sum, ANSWERS))]
 
 
+def test_an_output_matrix_with_an_adapter_is_the_sum_of_both():
+    net = th.language.add_lora(network(), rank=2, targets=["lm_head"])
+    with torch.no_grad():
+        net.lm_head.B.copy_(torch.linspace(-1, 1, 2 * V).view(V, 2))
+    batch = batch_of(rows())
+    found = Autoregressive(net).log_prob(batch)[batch.count > 0]
+    torch.testing.assert_close(found, whole(net, rows()), rtol=0, atol=1e-12)
+    assert float((found - whole(network(), rows())).detach().abs().max()) > 0.01
+
+
 def test_a_batch_that_is_wrong_about_its_prompts_is_read_whole():
     """Rows of one number that begin otherwise, or are scored within their prompt: the value is right all the same."""
     model = Autoregressive(network())

@@ -21,7 +21,7 @@ from ..models.base import Model, unpadded
 from ..networks.causality import SMALL, first_peek
 from ..protocols import Extends, HasFeatures, HasVocabulary, SharesPrompts, fact
 from ..types import ModelLike
-from .adapters import adapted_by, without
+from .adapters import Adapted, adapted_by, without
 from .pretrained import Pretrained, is_pretrained
 from .sampling import Sampling
 from .shared_prompts import PROMPT, SharedPrompts
@@ -145,6 +145,8 @@ class Autoregressive(Model):
             kept = None if kept is None else kept[counted]
         if self.sampling is not None:
             out = self.sampling.log_prob(in_float(head(h)), y, kept)
+        elif isinstance(head, Adapted):  # its matrix is a sum, of which no block can be taken
+            out = logits_log_prob(head(h), y)
         else:
             out = token_log_prob(h, head.weight, head.bias, y, self.chunk)
         if counted is None:
