@@ -22,7 +22,7 @@ from .errors import BadArgument
 from .fit_effects import FitEffects
 from .fit_tables import FitTables
 from .fit_tests import FitTests
-from .inference.clusters import Labels, check_clusters, key, labels
+from .inference.clusters import Labels, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
 from .models.base import names_of
@@ -309,6 +309,8 @@ class Fit(FitEffects, FitTests, FitTables):
         if kind is None and by is not None:
             kind = "cluster"
         if kind is not None:
+            from .inference.covariance import check_clusters
+
             check_clusters(kind, by, self.source)
         out = copy.copy(self)
         out.__dict__.update(_errors=(kind, key(by)), _cache=dict(self._cache))

@@ -74,8 +74,8 @@ class Own(Common):
 
 
 def fit_own(command: Own, screen: Screen) -> int:
-    from .formula import check_outputs, prior_of, shown
     from .imported import model_of
+    from .outputs import check_outputs, prior_of, shown
 
     check_outputs(command.data, command.save, command.report, command.level)
     priors = [prior_of(text) for text in command.prior]

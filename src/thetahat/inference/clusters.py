@@ -74,10 +74,3 @@ def labels(by: str | Sequence[str] | None, source: Source) -> Sequence[Labels] |
                 "need several clusters."
             )
     return found
-
-
-def check_clusters(kind: str, by: str | Sequence[str] | None, source: Source) -> None:
-    """Refuse a kind of covariance, or clusters, that a fit of this source could not have."""
-    from . import covariance
-
-    covariance.check(kind, labels(by, source))

@@ -42,6 +42,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data import Source
 from ..errors import BadArgument, NoCurvature
 from ..families.links import Identity
 from ..families.normal import Normal
@@ -56,7 +57,7 @@ from ..solvers.choice import DENSE
 from ..types import name_of
 from . import satterthwaite, serial, small_sample, sparsity
 from .bread import Inverse, bread
-from .clusters import Labels, held
+from .clusters import Labels, held, labels
 from .meat import cluster_sums, codes_of, meat, reduced, sandwich_diagonal
 from .natural import elementwise, jacobian, own_places, slopes
 from .natural import linear as free
@@ -522,3 +523,8 @@ def spread_of(draws: Tensor) -> Tensor:
     draws = draws[torch.isfinite(draws).all(1)]
     out: Tensor = torch.atleast_2d(torch.cov(draws.T))
     return out
+
+
+def check_clusters(kind: str, by: str | Sequence[str] | None, source: Source) -> None:
+    """Refuse a kind of covariance, or clusters, that a fit of this source could not have."""
+    check(kind, labels(by, source))
