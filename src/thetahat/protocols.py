@@ -13,10 +13,11 @@ Abilities are found in the class or the object's own attributes. A submodule of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Protocol, runtime_checkable  # whose isinstance is that of Python 3.12: ten times as fast
 
 from .types import Data, ModelLike, Plain
 

@@ -52,6 +52,9 @@ class Predictor:
     slot: int
     start: int
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Predictor:
+        return self  # it does not change
+
     @cached_property
     def size(self) -> int:
         return len(self.design.names)
@@ -647,6 +650,9 @@ class _Layout:
     narrow: Tensor | None = (
         None  # where E is large, and sparse: the coordinates of A that are not of a wide term
     )
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Layout:
+        return self  # it does not change
 
 
 def _layout(predictors: Sequence[Predictor], size: int) -> _Layout:
