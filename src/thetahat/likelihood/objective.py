@@ -28,6 +28,7 @@ from ..protocols import (
     OfRows,
     Partitioned,
     ReadsInOrder,
+    RowsAlone,
     WantsBlocks,
     is_concave,
     is_streamed,
@@ -444,6 +445,8 @@ def _reads(thing: Plain, free: set[int], depth: int = 4) -> bool:
     """Whether a module with one of these parameters is among what an object holds."""
     if isinstance(thing, nn.Module):
         return any(id(p) in free for p in thing.parameters())
+    if isinstance(thing, RowsAlone):
+        return False
     return depth > 0 and any(_reads(each, free, depth - 1) for each in _held(thing))
 
 

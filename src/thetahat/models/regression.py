@@ -538,7 +538,7 @@ class Regression(Model):
 
     # ---- what makes it explained ---------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """One name a coefficient, no two alike. The first parameter's stand alone; a constant has its
         parameter's name.
