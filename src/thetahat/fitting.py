@@ -24,7 +24,6 @@ from .defaults import check_defaults, check_values
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
 from .families.base import Family
 from .families.registry import NONPARAMETRIC
-from .inference.covariance import check_clusters
 from .io import runs
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
@@ -237,6 +236,8 @@ def fit(
     _refuse_shared(built, weighting, robust)
     if covariance is not None or by is not None:
         call |= {"covariance": covariance, "by": by if by is None or isinstance(by, str) else list(by)}
+        from .inference.covariance import check_clusters
+
         check_clusters(covariance or "cluster", by, source)
     if isinstance(weighting, Importance):
         weighting.check(source, sum(p.numel() for p in built.parameters() if p.requires_grad))

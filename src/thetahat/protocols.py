@@ -377,7 +377,7 @@ class Compiled(Protocol):
     Examples
     --------
     >>> import thetahat as th
-    >>> th.families.Poisson().compiled, th.families.Poisson(mean="identity").compiled
+    >>> th.families.Poisson().compiled, th.families.Poisson(link="sqrt").compiled
     ('poisson', None)
     """
 
@@ -777,8 +777,8 @@ class HasComponents(Protocol):
     2
     """
 
-    @property
-    def components(self) -> Any: ...
+    def get_submodule(self, target: str) -> Any:
+        """ "components": torch's own, since no Protocol sees what is in a module."""
 
     @property
     def places(self) -> Sequence[slice]: ...
@@ -933,7 +933,7 @@ class HasReplicas(Protocol):
     Examples
     --------
     >>> class Stack(torch.nn.Module):
-    ...     replicas, member = 4, None
+    ...     replicas = 4
     >>> isinstance(Stack(), HasReplicas)
     True
     """
@@ -941,8 +941,8 @@ class HasReplicas(Protocol):
     @property
     def replicas(self) -> int: ...
 
-    @property
-    def member(self) -> ModelLike: ...
+    def get_submodule(self, target: str) -> Any:
+        """ "member": the stack as one model."""
 
 
 @runtime_checkable
@@ -1187,23 +1187,6 @@ class Truncates(Protocol):
     """
 
     def kept(self, batch: Batch) -> Tensor | None: ...
-
-
-@runtime_checkable
-class HasNetwork(Protocol):
-    """A model of one network. `io.export` asks, whose tensors are the network's.
-
-    Examples
-    --------
-    >>> class Line(torch.nn.Module):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.network = torch.nn.Linear(1, 1)
-    >>> isinstance(Line(), HasNetwork)
-    True
-    """
-
-    network: Any
 
 
 @runtime_checkable
@@ -1543,6 +1526,20 @@ def target_of(thing: object) -> str:
 def measure_of(model: object) -> str:
     """ "density", "mass" or "mixed"."""
     return fact(model, "measure", "density")
+
+
+def network_of(model: object) -> Any:
+    """The one network of a model (its attribute `network`), of which an export writes the tensors; None: it has none.
+
+    A submodule is not in the object's own attributes, so that no Protocol sees it.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> network_of(th.models.Conditional(th.families.Normal(), th.networks.mlp(3, 4, 2))).__class__.__name__
+    'Sequential'
+    """
+    return getattr(model, "network", None)
 
 
 def kind_of(model: object) -> str:

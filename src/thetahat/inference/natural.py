@@ -77,7 +77,7 @@ def _coordinates(model: ModelLike) -> list[int | None]:
     out: list[int | None] = []
     if isinstance(model, HasComponents):
         out += [None] * model.heads
-        for component, place in zip(model.components, model.places, strict=True):
+        for component, place in zip(model.get_submodule("components"), model.places, strict=True):
             out += [None if j is None else place.start + j for j in _coordinates(component)]
         return out
     if isinstance(model, RandomEffects):
@@ -118,7 +118,9 @@ def linear(objective: Objective) -> list[bool]:
 
 def _linear(model: ModelLike) -> list[bool]:
     if isinstance(model, HasComponents):
-        return [False] * model.heads + [each for component in model.components for each in _linear(component)]
+        return [False] * model.heads + [
+            each for component in model.get_submodule("components") for each in _linear(component)
+        ]
     if isinstance(model, Regression):
         return [not c for c in model.constants]
     if isinstance(model, RandomEffects):
@@ -143,7 +145,7 @@ def _innermost(model: ModelLike, index: int) -> tuple[ModelLike, int]:
     if not isinstance(model, HasComponents) or index < model.heads:
         return model, index
     index -= model.heads
-    for component in model.components:
+    for component in model.get_submodule("components"):
         if index < len(names_of(component)):
             return _innermost(component, index)
         index -= len(names_of(component))

@@ -20,7 +20,7 @@ from torch import nn
 
 from ..errors import BadArgument, NotWritten
 from ..files import replacing
-from ..protocols import HasNetwork, taylor_of
+from ..protocols import network_of, taylor_of
 from ..types import Named
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def export(fit: Fit, path: str | Path, about: Named | None = None) -> Path:
     from safetensors.torch import save
 
     path, model = Path(path), fit.model
-    network = model.network if isinstance(model, HasNetwork) else model
+    own = network_of(model)
+    network = model if own is None else own
     if taylor_of(model) is not None or not isinstance(network, nn.Module):  # of a table
         raise BadArgument(
             f"a fit of {type(model).__name__} has no network to export: fit.save(path) writes it."

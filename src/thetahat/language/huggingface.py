@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import BadArgument, BadSave
 from ..files import new_folder
-from ..protocols import HasNetwork
+from ..protocols import network_of
 from ..types import Plain, Settings
 from .adapters import Adapted, adapted_by, add_lora, is_conv1d, merge
 from .pretrained import Pretrained, is_pretrained
@@ -153,8 +153,8 @@ def add_adapters(network: nn.Module, folder: str | Path) -> nn.Module:
 
 def _own(model: Plain) -> Plain:
     """The network of transformers inside a model, or the network that it is."""
-    while not isinstance(model, Pretrained) and isinstance(model, HasNetwork):
-        model = model.network
+    while not isinstance(model, Pretrained) and (inner := network_of(model)) is not None:
+        model = inner
     own = model.own if isinstance(model, Pretrained) else model
     if not is_pretrained(own):
         raise BadArgument(

@@ -245,11 +245,9 @@ class BradleyTerry(Model):
         return self.scorer is None or isinstance(self.scorer, nn.Linear)
 
     @property
-    def taylor(self) -> Callable[..., Taylor]:
+    def taylor(self) -> Callable[..., Taylor] | None:
         """Of ratings that are linear in features: with J = Aᵀ W A rather than a pass a coordinate."""
-        if self.features is None:
-            raise AttributeError("taylor")
-        return self._expanded
+        return None if self.features is None else self._expanded
 
     def _expanded(
         self, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64

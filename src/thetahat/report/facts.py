@@ -424,7 +424,7 @@ _FIRST = {"stationary": "has the stationary distribution", "free": "is estimated
 def kind_of_model(model: ModelLike) -> str:
     """A model by its class; a stack by that of its members."""
     if isinstance(model, HasReplicas):
-        return f"{type(model.member).__name__} of each of {plural(model.replicas, 'seed')}"
+        return f"{type(model.get_submodule('member')).__name__} of each of {plural(model.replicas, 'seed')}"
     return type(model).__name__
 
 
