@@ -1,10 +1,13 @@
 """Fixed effects of many levels beside pyfixest, and the compiled sums beside tabmat's.
 
-A panel has two numeric columns, x0 and x1, and categories whose coefficients nobody wants to see; linear and Poisson. A contestant
-returns the slopes of x0 and x1 and then their standard errors, "iid": the inverse of the information, of linear models with s² of
-n − p (pyfixest's factor n / (n − p) for Poisson models is turned off). In the "difficult" panel of fixest_benchmarks (Bergé) persons are seen in ten years each, and firms go round in the order of the
-rows, so that few rows connect firms that are far apart, and demeaning converges slowly. Its years are left out: where firms are even in
-number, as there, odd years and odd firms are the same rows, and not all of their coefficients can be told apart.
+A panel has two numeric columns, x0 and x1, and categories whose coefficients nobody wants to see; linear and Poisson.
+A contestant returns the slopes of x0 and x1 and then their standard errors, "iid": the inverse of the information, of
+linear models with s² of n − p (pyfixest's factor n / (n − p) for Poisson models is turned off).
+
+In the "difficult" panel of fixest_benchmarks (Bergé) persons are seen in ten years each, and firms go round in the
+order of the rows, so that few rows connect firms that are far apart, and demeaning converges slowly. Its years are
+left out: where firms are even in number, as there, odd years and odd firms are the same rows, and not all of their
+coefficients can be told apart.
 """
 
 from __future__ import annotations
