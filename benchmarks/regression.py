@@ -36,6 +36,7 @@ from machine import busy, load, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT, ATTEMPTS = 1.2, 3
+LIMITS: dict[str, float] = {}  # work → a higher one until the next tag, where it became slower for a reason: say which
 TURNS = {"policy": 3}  # in an attempt; of the others
 MOST = 7
 CALLS = {"small logistic": 10, "mixed": 3}  # in a turn: one is too short to be measured
@@ -280,18 +281,18 @@ class Turns:
 
 
 def compared(
-    works: list[str], ours: Callable[[str], dict], base: Callable[[str], dict], limit: float
+    works: list[str], ours: Callable[[str], dict], base: Callable[[str], dict], limits: dict[str, float]
 ) -> dict[str, Turns]:
     """Each work, again where it seems to have become slower."""
     found = {work: Turns() for work in works}
     for attempt in range(ATTEMPTS):
         for work in works:
-            if attempt == 0 or (found[work].slower(limit) and not found[work].fails):
+            if attempt == 0 or (found[work].slower(limits[work]) and not found[work].fails):
                 found[work].take(work, ours, base, TURNS.get(work, MOST))
     return found
 
 
-def page(found: dict[str, Turns], limit: float) -> str:
+def page(found: dict[str, Turns], limits: dict[str, float]) -> str:
     lines = [
         "| work | ours, CPU s | base, CPU s | of the minima | median of turns | turns | |",
         "|---|---|---|---|---|---|---|",
@@ -302,7 +303,7 @@ def page(found: dict[str, Turns], limit: float) -> str:
             lines.append(f"| {work} | | | | | | {said}: {turns.error} |")
             continue
         a, b = turns.ratios
-        said = f"SLOWER than {limit:g} times" if turns.slower(limit) else ""
+        said = f"SLOWER than {limits[work]:g} times" if turns.slower(limits[work]) else ""
         calls = CALLS.get(work, 1)
         mine, theirs = min(turns.ours) / calls, min(turns.base) / calls
         lines.append(
@@ -328,15 +329,20 @@ def main() -> int:
         print("Nothing is compared: this checkout has neither a tag nor an earlier commit.")
         return 0
     print(f"This tree beside {revision}. {machine()} {load(busy())}", flush=True)
+    limits = dict.fromkeys(options.only, options.limit) | LIMITS
     with ExitStack() as stack:
-        tree = stack.enter_context(checkout(revision))
+        try:
+            tree = stack.enter_context(checkout(revision))
+        except subprocess.CalledProcessError as error:
+            print(f"Nothing is compared: {error}")
+            return 0
         both = compiled(tree, revision)
         if not both:
             print("Without compiled sums, both: those of one of the trees are not there and cannot be built.")
         ours, base = (stack.enter_context(Tree(each, both)) for each in (ROOT, tree))
-        found = compared(options.only, ours, base, options.limit)
-    print(page(found, options.limit))
-    return int(any(turns.slower(options.limit) for turns in found.values()))
+        found = compared(options.only, ours, base, limits)
+    print(page(found, limits))
+    return int(any(turns.slower(limits[work]) for work, turns in found.items()))
 
 
 if __name__ == "__main__":
