@@ -55,6 +55,28 @@ def zero_inflated(folder: Path) -> pd.DataFrame:
     return pd.DataFrame({"y": y, "x": x, "z": z, "a": a, "b": b})
 
 
+def nested(folder: Path) -> pd.DataFrame:
+    """800 districts of 40 schools of 6 classes of 2 pupils: 32,800 columns beside the classes."""
+    g = np.random.default_rng(4)
+    code = np.arange(800 * 40 * 6 * 2) // 2
+    school, district = code // 6, code // 240
+    x = g.normal(size=len(code))
+    eta = 1 + 0.5 * x + 0.8 * g.normal(size=code[-1] + 1)[code] + 0.6 * g.normal(size=school[-1] + 1)[school]
+    eta += 0.4 * g.normal(size=800)[district]
+    y, k = eta + g.normal(size=len(x)), g.poisson(np.exp(0.5 * eta))
+    return pd.DataFrame({"y": y, "k": k, "x": x, "district": district, "school": school, "class": code})
+
+
+def crossed(folder: Path) -> pd.DataFrame:
+    """200 towns of 300 patients and 200 doctors, of whom patients know three or four."""
+    g = np.random.default_rng(5)
+    town = g.integers(0, 200, 200_000)
+    patient, doctor = town * 300 + g.integers(0, 300, len(town)), town * 200 + g.integers(0, 200, len(town))
+    x = g.normal(size=len(town))
+    y = 1 + 0.5 * x + 0.8 * g.normal(size=60_000)[patient] + 0.6 * g.normal(size=40_000)[doctor]
+    return pd.DataFrame({"y": y + g.normal(size=len(x)), "x": x, "patient": patient, "doctor": doctor})
+
+
 def curves(folder: Path, rows: int = 100_000) -> pd.DataFrame:
     g = np.random.default_rng(2)
     x = g.random((rows, 4))
@@ -91,6 +113,21 @@ TASKS = {
         "glmer(factor(r2) ~ Anger + Gender + btype + situ + (1|id) + (1|item), d, binomial)",
     ),
     "slopes": (slopes, ("y ~ x + (x | g)", {}), "lmer(y ~ x + (x|g), d, REML=FALSE)"),
+    "nested": (
+        nested,
+        ("y ~ x + (1 | district) + (1 | school) + (1 | class)", {}),
+        "lmer(y ~ x + (1|district) + (1|school) + (1|class), d, REML=FALSE)",
+    ),
+    "nested_poisson": (
+        nested,
+        ("k ~ x + (1 | district) + (1 | school) + (1 | class)", {"family": "poisson"}),
+        "glmer(k ~ x + (1|district) + (1|school) + (1|class), d, poisson)",
+    ),
+    "crossed": (
+        crossed,
+        ("y ~ x + (1 | patient) + (1 | doctor)", {}),
+        "lmer(y ~ x + (1|patient) + (1|doctor), d, REML=FALSE)",
+    ),
     "zero_inflated": (
         zero_inflated,
         ("y ~ x + z + (1 | a) + (1 | b)", {"family": "zero_inflated(negative_binomial)"}),

@@ -29,7 +29,7 @@ def one(chunk: int) -> dict[str, float]:
     head = torch.nn.Linear(WIDTH, V, bias=False)
     y = torch.randint(V, (ROWS, TOKENS))
     if chunk:
-        from thetahat.language.autoregressive import token_log_prob
+        from thetahat.language.token_log_prob import token_log_prob
     else:
         from transformers.loss.loss_utils import ForCausalLMLoss
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

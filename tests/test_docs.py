@@ -3,7 +3,8 @@ prints.
 
 A page is one programme: its ```python and ```bash blocks run in order, in one namespace, in an empty folder.
 A ```text block directly below one is its output, to the character but for white space, "...", and numbers
-below 10⁻⁶, which are rounding.
+below 10⁻⁶, which are rounding. A block whose first line is "# needs NAME, NAME" runs where these packages (or commands)
+are installed.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import contextlib
 import doctest
 import importlib
+import importlib.util
 import inspect
 import io
 import re
 import shlex
+import shutil
 import types
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,12 +78,25 @@ def command(lines: str) -> None:
         assert main(words[1:]) == (int(expected[1]) if expected else 0), line
 
 
+def lacks(code: str) -> bool:
+    """Whether a block says that it needs a package or a command that is not installed."""
+    needs = re.match(r"# needs ([\w, ]+)\n", code)
+    names = [] if needs is None else needs[1].split(", ")
+    return any(importlib.util.find_spec(name) is None and shutil.which(name) is None for name in names)
+
+
 def run(page: Path) -> None:
     """Run a page; an error names the line of the page, a wrong output shows both."""
     namespace: dict[str, object] = {"__name__": f"page_{page.stem}"}
     for block in blocks(page.read_text(encoding="utf-8")):
+        if lacks(block.code):
+            continue
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            if block.code.startswith(
+                "# needs "
+            ):  # the warnings of a package that this one does not have are its own
+                warnings.simplefilter("default")
             if block.language == "bash":
                 command(block.code)
             else:
@@ -105,6 +122,16 @@ def test_a_wrong_output_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n", encoding="utf-8")
     with pytest.raises(pytest.fail.Exception, match="the code prints\n2"):
+        run(page)
+
+
+def test_a_block_that_needs_what_is_not_installed_is_not_run(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    code = "```python\n# needs {}\nprint(1)\n```\n\n```text\n2\n```\n"
+    page.write_text(code.format("no_such_package, torch"), encoding="utf-8")
+    run(page)
+    page.write_text(code.format("torch, python3"), encoding="utf-8")
+    with pytest.raises(pytest.fail.Exception, match="the code prints\n1"):
         run(page)
 
 

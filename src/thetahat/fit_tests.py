@@ -132,9 +132,9 @@ class FitTests:
             of the draws
         """
         from .inference import wild
-        from .inference.clusters import labels
+        from .inference.clusters import held, labels
 
-        clusters = labels(by, self.objective.terms[0].source)
+        clusters = held(labels(by, self.objective.terms[0].source), "wild_bootstrap")
         assert clusters is not None
         return wild.wild_bootstrap(self.objective, self.theta, hypothesis, clusters[0], draws, seed)
 

@@ -24,7 +24,7 @@ from .defaults import check_defaults, check_values
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
 from .families.base import Family
 from .families.registry import NONPARAMETRIC
-from .inference.clusters import check_clusters
+from .inference.covariance import check_clusters
 from .io import runs
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior

@@ -13,10 +13,11 @@ Abilities are found in the class or the object's own attributes. A submodule of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Protocol, runtime_checkable  # isinstance as in Python 3.12, which is faster
 
 from .types import Data, ModelLike, Plain
 
@@ -391,6 +392,13 @@ class InBlocks(Protocol):
     model says (`block_rows`)."""
 
     def in_blocks(self, rows: int) -> Source: ...
+
+
+@runtime_checkable
+class RowsAlone(Protocol):
+    """A source that holds rows and no model, so that a copy of an objective need not look for one in it."""
+
+    rows_alone: ClassVar[bool]
 
 
 @runtime_checkable
@@ -1199,6 +1207,28 @@ class HasNetwork(Protocol):
 
 
 @runtime_checkable
+class KnowsError(Protocol):
+    """A model that draws, and knows from its draws how much their mean errs. A score asks: it then evaluates the model once,
+    where others are evaluated twice to see how much two values differ.
+
+    `log_prob_with_error(batch, generator)` returns log p and its standard error, of `batch.shape` each; None: the model's
+    draws are too few to know it.
+
+    Examples
+    --------
+    >>> class Model(torch.nn.Module):
+    ...     def log_prob_with_error(self, batch, generator=None):
+    ...         return -batch["y"], torch.full(batch.shape, 0.1)
+    >>> isinstance(Model(), KnowsError)
+    True
+    """
+
+    def log_prob_with_error(
+        self, batch: Batch, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor] | None: ...
+
+
+@runtime_checkable
 class HasFeatures(Protocol):
     """A network of tokens that gives the vectors before its last layer, (B, T, d). Language models and reward
     models ask.
@@ -1253,6 +1283,30 @@ class ReadsRows(Protocol):
     def reads_rows(self) -> bool: ...
 
     def read(self, tokens: Tensor, lengths: Tensor, cache: Any) -> tuple[Tensor, Any]: ...
+
+
+@runtime_checkable
+class SharesPrompts(Protocol):
+    """A network of tokens that reads a prompt once for all of its answers. `Autoregressive.log_prob` asks, where a batch has
+    a tensor "prompt". `shares_prompts` is False where this one cannot.
+
+    `features_after(prompts, lengths, answers, prompt_of)` reads prompts (P, p), of which a row has the first `lengths`
+    (P,), on the CPU, and after each the answers (R, A) whose prompt it is, `prompt_of` (R,). It returns the features of the
+    prompt's last token and of the answer's, (R, 1 + A, D): those of `features` of the whole row.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> isinstance(th.networks.Transformer(5, layers=1, width=8, heads=1), SharesPrompts)
+    True
+    """
+
+    @property
+    def shares_prompts(self) -> bool: ...
+
+    def features_after(
+        self, prompts: Tensor, lengths: Tensor, answers: Tensor, prompt_of: Tensor
+    ) -> Tensor: ...
 
 
 @runtime_checkable
@@ -1447,6 +1501,28 @@ class Accumulates(Protocol):
     """
 
     def accumulate(self, other: Plain) -> Any: ...
+
+
+@runtime_checkable
+class Partitioned(Protocol):
+    """A source whose rows stay elsewhere: a function goes to them, and what is made of all of them comes back.
+    `likelihood.total` asks.
+
+        fold(f, c) = c(… c(c(f(batch 0), f(batch 1)), f(batch 2)) …)
+
+    `sample` is a batch of some rows, from which types and shapes are learnt, and a start.
+
+    Examples
+    --------
+    >>> from thetahat.data import Tensors
+    >>> isinstance(Tensors({"y": torch.ones(3)}), Partitioned)
+    False
+    """
+
+    @property
+    def sample(self) -> Batch: ...
+
+    def fold(self, function: Callable[[Batch], T], combine: Callable[[T, T], T]) -> T: ...
 
 
 # ---- plain facts, with what is taken where nothing is said -------------------------------------------------

@@ -22,7 +22,7 @@ from .errors import BadArgument
 from .fit_effects import FitEffects
 from .fit_tables import FitTables
 from .fit_tests import FitTests
-from .inference.clusters import check_clusters, key, labels
+from .inference.clusters import Labels, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
 from .models.base import names_of
@@ -309,6 +309,8 @@ class Fit(FitEffects, FitTests, FitTables):
         if kind is None and by is not None:
             kind = "cluster"
         if kind is not None:
+            from .inference.covariance import check_clusters
+
             check_clusters(kind, by, self.source)
         out = copy.copy(self)
         out.__dict__.update(_errors=(kind, key(by)), _cache=dict(self._cache))
@@ -374,9 +376,11 @@ class Fit(FitEffects, FitTests, FitTables):
         """Estimates refitted to resampled data: a row a draw. kind: "pairs", "parametric", "cluster" (whole
         clusters of `by`)."""
         from .inference import bootstrap
+        from .inference.clusters import held
 
+        clusters = held(self._clusters(by), "bootstrap")
         return bootstrap.bootstrap(
-            self.objective, self.theta, draws, kind, clusters=self._clusters(by), seed=seed, workers=workers
+            self.objective, self.theta, draws, kind, clusters=clusters, seed=seed, workers=workers
         )
 
     def profile(self, parameter: str, *, points: int = 21, level: float = 0.99) -> pd.DataFrame:
@@ -1157,7 +1161,7 @@ class Fit(FitEffects, FitTests, FitTables):
         )
         return out
 
-    def _clusters(self, by: str | Sequence[str] | None) -> list[np.ndarray] | None:
+    def _clusters(self, by: str | Sequence[str] | None) -> Sequence[Labels] | None:
         if by == self._errors[1] and self.objective.spread is not None:
             return None  # of a fit that was saved without its rows, which has its covariance
         return labels(by, self.source)

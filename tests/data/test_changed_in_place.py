@@ -47,8 +47,10 @@ def of_frame(c):
 
 
 def of_memory(c):
+    """pandas hands out views that cannot be written into; one that is held may have been made writable by force."""
     frame = pd.DataFrame(c)
-    return frame, lambda: [spoil(frame[name].to_numpy()) for name in frame]
+    views = [frame[name].to_numpy() for name in frame]
+    return frame, lambda: [spoil(view) for view in views]
 
 
 def of_block(c):

@@ -80,6 +80,49 @@ def test_the_density_of_any_network_integrates_to_one():
     assert float(p.sum() * 0.005) == pytest.approx(1, abs=1e-5)
 
 
+class Refusing(torch.autograd.Function):
+    """The identity, of which torch cannot take several backward passes at once."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return slope * (1.0 if slope.sum().item() == slope.sum().item() else 0.0)
+
+
+class Refused(Smooth):
+    def forward(self, z, log_snr):
+        return Refusing.apply(super().forward(z, log_snr))
+
+
+@pytest.mark.parametrize("network", [Smooth, Refused])
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_the_trace_is_the_sum_of_the_jacobians_diagonal(network, rows, monkeypatch):
+    """torch.func.jacrev of the field of each row alone, however many components are taken at once."""
+    from thetahat.generative import probability_flow
+
+    monkeypatch.setattr(probability_flow, "ROWS", rows)
+    flow = ProbabilityFlow(Diffusion(network(3), predict="v", schedule=Cosine(4.0, -4.0)))
+    plain = ProbabilityFlow(Diffusion(Smooth(3), predict="v", schedule=Cosine(4.0, -4.0)))
+    phi = torch.tensor([0.4, 0.8, 1.2], dtype=torch.float64)
+    state = torch.cat([Y, torch.zeros(3, 1, dtype=torch.float64)], 1)
+    found = flow._field(3, None, None)(phi, state, torch.arange(3))
+    for i in range(3):
+        jacobian = torch.func.jacrev(lambda z, i=i: plain.slope(phi[i : i + 1], z[None])[0])(Y[i])
+        assert float(found[i, 3]) == pytest.approx(float(jacobian.trace()), abs=1e-12)
+    torch.testing.assert_close(found[:, :3], plain.slope(phi, Y).detach(), rtol=0, atol=1e-13)
+
+
+def test_an_exact_density_is_scored_by_one_pass(monkeypatch):
+    flow = ProbabilityFlow(Diffusion(Smooth(3), predict="v", schedule=Cosine(4.0, -4.0)), tolerance=1e-3)
+    calls, solve = [], flow.solve
+    monkeypatch.setattr(flow, "solve", lambda *a, **k: calls.append(1) or solve(*a, **k))
+    score(flow, Tensors({"y": Y}))
+    assert len(calls) == 1
+
+
 def test_draws_have_the_density():
     """Gaussian data: mean of log p over 4000 draws against minus the entropy, 4 standard errors."""
     network = Gaussian()

@@ -158,6 +158,46 @@ def test_iwae_is_logsumexp_less_log_K_and_pieces_change_nothing(monkeypatch: pyt
         assert next(minibatches, None) is None
 
 
+# ---- its score ---------------------------------------------------------------------------------------------
+
+
+def test_the_error_of_many_draws_is_what_their_means_differ_by() -> None:
+    """Each of 20 rows is scored 300 times with 200 draws: the standard deviation of the values beside the root mean square of the
+    errors that each pass states by itself; with an encoder as it was drawn, whose weights have no variance, too."""
+    model, y = linear(K=200), rows()[:20]
+    with torch.no_grad():
+        for wider in (0.0, 1.0):
+            model.encoder[0].bias.view(2, L)[1] += wider
+            many = Batch({"y": y.repeat(300, 1)})
+            found = model.log_prob_with_error(many, torch.Generator().manual_seed(0))
+            assert found is not None
+            value, error = (t.view(300, 20) for t in found)
+            ratio = value.std(0) / error.square().mean(0).sqrt()
+            assert float(ratio.mean()) == pytest.approx(1, abs=0.06)
+            assert float((ratio - 1).abs().max()) < 0.35
+
+
+def test_a_score_of_many_draws_makes_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """K draws a row, and the bound at these draws; of fewer draws two passes, whose difference is the error."""
+    model, y = linear(), Tensors({"y": rows()[:30]})
+    for K, passes in ((1003, 1), (99, 2)):
+        each, drawn = model.tightened(K), []
+
+        def noise(k: int, m: Tensor, g: torch.Generator | None, drawn: list[Tensor] = drawn) -> Tensor:
+            drawn.append(torch.randn((k, *m.shape), generator=g, dtype=m.dtype))
+            return drawn[-1]
+
+        monkeypatch.setattr(each, "_noise", noise)
+        found = score(each, y, generator=torch.Generator().manual_seed(0))
+        assert sum(map(len, drawn)) == passes * K
+        assert (found.kind, found.K) == ("lower bound", K)
+        assert found.error > 0
+        if passes == 1:
+            with torch.no_grad():
+                right = each.log_prob_at(next(iter(y.batches())), torch.cat(drawn))
+            torch.testing.assert_close(found.per_observation, right, rtol=1e-12, atol=1e-12)
+
+
 # ---- its gradient ------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from thetahat.data import Batch
 from thetahat.errors import BadArgument, ModelError, OutOfSupport
 from thetahat.evaluation.score import score as score_of
 from thetahat.language import Autoregressive, Tokens
-from thetahat.language.autoregressive import token_log_prob
+from thetahat.language.token_log_prob import token_log_prob
 from thetahat.networks import Transformer
 
 TEXTS = ["she sells sea shells", "by the sea shore", "the shells she sells", "are sea shells", "I am sure"]

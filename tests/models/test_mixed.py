@@ -333,7 +333,7 @@ def test_a_new_group_is_predicted_only_where_random_effects_are_left_out():
 
 def test_too_many_effects_beside_the_largest_factor_are_refused(monkeypatch):
     """Before a dense matrix of them is made."""
-    monkeypatch.setattr("thetahat.models.elimination.WIDEST", 5)
+    monkeypatch.setattr("thetahat.models.cross_products.WIDEST", 5)
     with pytest.raises(th.errors.BadArgument, match="at most 5 are accepted"):
         th.fit("y ~ x + (1 | a) + (1 | b)", crossed())
 

@@ -65,3 +65,41 @@ def test_an_offset_is_taken_off():
     a = th.fit("y ~ x + offset(z)", data, "laplace")
     b = th.fit("d ~ x", {"d": data["y"] - data["z"], "x": data["x"]}, "laplace")
     np.testing.assert_allclose(a.estimates, b.estimates, rtol=1e-8)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("kind", ["plain", "weights", "ties", "misleading"])
+def test_most_rows_left_out_of_the_programme_change_nothing(level, kind):
+    """The maximum of all rows in one programme, where the solver takes the signs of most for sure: of a sample that
+    misleads, those are found wrong and taken in."""
+    from thetahat.solvers import quantile
+
+    rng = np.random.default_rng(0)
+    n, p = 9000, 4
+    Z = np.column_stack([np.ones(n), rng.uniform(-1, 1, (n, p - 1))])
+    y = Z @ rng.normal(size=p) + rng.standard_t(3, size=n) * (1 + Z[:, 1] ** 2)
+    w = rng.uniform(0.5, 2, n) if kind == "weights" else np.ones(n)
+    if kind == "ties":
+        y = np.round(y)
+    if kind == "misleading":  # the rows that are looked at first are of another line
+        many = int((np.sqrt(p) * n) ** (2 / 3))
+        y[:: n // many] += 4 * Z[:: n // many, 2]
+    found = quantile._programme(Z, y, w, level)
+    want = quantile._whole(Z, y, w, level, (1 - level) * (Z.T @ w))
+    assert found is not None
+    assert want is not None
+
+    def loss(beta):
+        r = y - Z @ beta
+        return w @ (r * (level - (r < 0)))
+
+    beta, a = found
+    assert loss(beta) == pytest.approx(loss(want[0]), rel=1e-12)
+    if kind != "ties":
+        np.testing.assert_allclose(beta, want[0], rtol=1e-8, atol=1e-9)
+    assert (a >= 0).all()
+    assert (a <= w).all()
+    np.testing.assert_allclose(Z.T @ a, (1 - level) * (Z.T @ w), rtol=1e-9, atol=1e-7)
+    assert y @ a - (1 - level) * (w @ y) == pytest.approx(
+        loss(beta), rel=1e-10
+    )  # no gap: it proves the maximum

@@ -12,14 +12,11 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
 from ..types import Plain
-from .common import Common, Device
+from .common import Common, Covariance, Data, Device
+from .own import HELP, Model, Own
 from .systems import SYSTEMS, System
 
-Covariance = Literal[
-    "auto", "observed", "expected", "ols", "sandwich", "HC0", "HC1", "HC2", "HC3", "cluster", "CR2", "CR3", "HAC", "sparsity", "bootstrap"
-]  # fmt: skip
 SavedFit = Annotated[Path, arg(metavar="FIT")]
-Data = Annotated[Path, arg(metavar="DATA")]
 
 CODES = """Exit codes:
   0  certified, done
@@ -99,6 +96,8 @@ class Score(Common):
     """A fit that fit --save wrote, the folder of a run, or a folder with a language model of transformers."""
     data: Positional[Data]
     """A table with the response and the predictors; for a run such data as it was fitted to; for a language model texts."""
+    model: Model = None
+    """Of a fit of a likelihood of your own: the file and the name of its model (thetahat fit --model)."""
     context: Annotated[
         int | None, arg(metavar="TOKENS", help_behavior_hint="(default: 1024, or what the model reads)")
     ] = None
@@ -125,6 +124,8 @@ class Compare(Common):
     """Two or more fits that fit --save wrote, folders of runs, or language models of transformers; two folders with lm-eval's samples."""
     data: Annotated[Path | None, arg(metavar="DATA", help_behavior_hint="")] = None
     """What they are scored on, best held out: a table, text or images. lm-eval's samples have their own."""
+    model: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE.py:NAME")] = ()
+    """Of fits of likelihoods of your own: their models, in the order of the fits; one for all, or given once for each."""
     by: Annotated[str | None, arg(metavar="FIELD", help_behavior_hint="")] = None
     """A field of lm-eval's questions whose values are clusters, such as a passage that several ask about."""
     level: float = 0.95
@@ -147,6 +148,8 @@ class Predict(Common):
     """A fit that fit --save wrote, or the folder of a classifier's run."""
     data: Positional[Data]
     """Rows with the predictors; images, of a classifier's run."""
+    model: Model = None
+    """Of a fit of a likelihood of your own: the file and the name of its model (thetahat fit --model)."""
     what: str = "mean"
     """mean, linear (the linear predictor), quantile (at --level), probabilities, or a parameter's name."""
     level: Annotated[float | None, arg(metavar="LEVEL", help_behavior_hint="")] = None
@@ -175,6 +178,8 @@ class Sample(Common):
     """A fit that fit --save wrote, or the folder of a run."""
     data: Positional[Annotated[Path | None, arg(metavar="DATA", help_behavior_hint="")]] = None
     """Rows with the predictors; nothing for a run."""
+    model: Model = None
+    """Of a fit of a likelihood of your own: the file and the name of its model (thetahat fit --model)."""
     draws: Annotated[int, arg(aliases=["-n"])] = 1
     """Draws of the response a row; of a run so many images, rows, or texts."""
     prompt: Annotated[str, arg(metavar="TEXT")] = "\n"
@@ -219,6 +224,8 @@ class Report(Common):
     """A fit that fit --save wrote. (A run has its report.html.)"""
     data: Positional[Data]
     """The rows that it was fitted to: other rows are refused."""
+    model: Model = None
+    """Of a fit of a likelihood of your own: the file and the name of its model (thetahat fit --model)."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
     """The HTML file; without it the fit's name, ending in .html."""
 
@@ -231,7 +238,7 @@ class Tour(Common):
     """Write the table as HTML too."""
 
 
-Command = Fit | Reward | System | Score | Compare | Predict | Sample | Play | Export | Report | Tour
+Command = Fit | Own | Reward | System | Score | Compare | Predict | Sample | Play | Export | Report | Tour
 
 # name → (arguments, one line, more)
 COMMANDS: dict[str, tuple[Plain, str, str]] = {
@@ -253,6 +260,9 @@ Networks, each with a --help of its own (thetahat fit gpt --help):
 
 And ratings of items, or a reward model of text:
   reward PAIRS               who was preferred to whom
+
+And a likelihood of your own (thetahat fit --model NAME --help):
+  --model FILE.py:NAME DATA  log p of a row, with latent variables or without
 
 Examples:
   thetahat fit "y ~ x" data.csv
@@ -394,6 +404,8 @@ def parse(words: Sequence[str]) -> Command:
         return found
     if words and words[0] in COMMANDS:
         kind, line, more = COMMANDS[words[0]]
+        if words[0] == "fit" and any(word.split("=")[0] == "--model" for word in words):
+            kind, (line, more) = Own, HELP
         description = f"{line}\n\n{more}\n\n{CODES}"
         parsed: Command = tyro.cli(
             _of_method(kind, words),

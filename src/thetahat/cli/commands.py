@@ -22,6 +22,7 @@ from .arguments import (
 )
 from .deploy import export, predict
 from .formula import fit_formula
+from .own import Own, fit_own, saved
 from .reward import rated
 from .sample import play, sample
 from .score import compare, score
@@ -76,10 +77,8 @@ def report(command: Report, screen: Screen) -> int:
     name = command.fit.name.removesuffix(".thetahat") + ".html"
     out = command.out if command.out is not None else command.fit.with_name(name)
     may_write(out, [command.fit, command.data], (".html", ".htm"))
-    from ..io.reading import load
-
     with screen.busy("writing the report"):
-        written = load(command.fit, str(command.data)).report(out)
+        written = saved(command.fit, command.model, str(command.data)).report(out)
     if command.json:
         screen.show(None, {"report": str(written)})
     screen.note(f"wrote {written}")
@@ -105,6 +104,7 @@ def tour(command: Tour, screen: Screen) -> int:
 
 _DO: dict[type, Any] = {
     Fit: fit_formula,
+    Own: fit_own,
     Reward: rated,
     Score: score,
     Compare: compare,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+Data = Annotated[Path, arg(metavar="DATA")]
+Covariance = Literal[
+    "auto", "observed", "expected", "ols", "sandwich", "HC0", "HC1", "HC2", "HC3", "cluster", "CR2", "CR3", "HAC", "sparsity", "bootstrap"
+]  # fmt: skip
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 

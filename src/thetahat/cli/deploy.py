@@ -10,6 +10,7 @@ from ..errors import BadArgument
 from ..types import ModelLike, Named
 from .arguments import Export, Predict
 from .networks import Classifier
+from .own import not_of_a_run, saved
 from .screen import Screen, may_write
 from .systems import again, of_runs
 
@@ -22,14 +23,13 @@ def predict(command: Predict, screen: Screen) -> int:
     import pandas as pd
 
     may_write(command.out, [command.fit, command.data], (".csv", ".parquet"), new=True)
+    not_of_a_run(command.fit, command.model)
     with screen.busy("predicting"):
         if command.fit.is_dir():
             found = _of_images(command)
         else:
-            from ..io.reading import load
-
             of_runs(command)
-            fit = load(command.fit)
+            fit = saved(command.fit, command.model)
             answer = fit.predict(str(command.data), command.what, level=command.level, kind=command.interval)
             values = {"value": np.asarray(answer)}
             found = answer if isinstance(answer, pd.DataFrame) else pd.DataFrame(values)

@@ -7,25 +7,19 @@ from typing import Any
 
 from ..errors import BadArgument
 from ..families.registry import NONPARAMETRIC
-from ..types import Settings
 from .arguments import Fit
-from .screen import Screen, may_write
+from .outputs import check_outputs, prior_of, shown
+from .screen import Screen
 
 
 def fit_formula(command: Fit, screen: Screen) -> int:
-    outputs = [path for path in (command.save, command.report) if path is not None]
-    for path, endings in ((command.save, ()), (command.report, (".html", ".htm"))):
-        may_write(path, [command.data], endings)
-    if len({p.resolve() for p in outputs}) < len(outputs):
-        raise BadArgument(f"--save and --report both name {outputs[0]}.")
-    if not 0 < command.level < 1:
-        raise BadArgument(f"--level {command.level:g}. Accepted: a number between 0 and 1, such as 0.95.")
-    if command.family in NONPARAMETRIC and outputs:
+    check_outputs(command.data, command.save, command.report, command.level)
+    if command.family in NONPARAMETRIC and (command.save is not None or command.report is not None):
         raise BadArgument(
             f"--family {command.family} gives curves, which are not saved as a model, and have no report. Leave --save and "
             "--report out; in Python fit.curves() is a table."
         )
-    priors = [_prior(text) for text in command.prior]
+    priors = [prior_of(text) for text in command.prior]
     parameters = dict(_assigned(text) for text in command.set)
     with screen.busy("fitting"):
         from ..fitting import fit
@@ -46,19 +40,7 @@ def fit_formula(command: Fit, screen: Screen) -> int:
             **parameters,
         )
         summary = found.summary(level=command.level)
-    document = summary.to_dict()
-    if not command.json:
-        screen.show(summary, None)  # before the files: a disk that is full must not cost the answer
-    if command.save is not None:
-        document["saved"] = str(found.save(command.save))
-    if command.report is not None:
-        with screen.busy("writing the report"):
-            document["report"] = str(found.report(command.report))
-    if command.json:
-        screen.show(None, document)
-    for path in outputs:
-        screen.note(f"wrote {path}")
-    return 0 if found.certificate.ok else 1
+    return shown(found, summary, screen, command.json, command.save, command.report)
 
 
 # ---- words to values ---------------------------------------------------------------------------------------
@@ -80,26 +62,3 @@ def _assigned(text: str) -> tuple[str, Any]:
         return name, float(value)
     except ValueError:
         return name, value
-
-
-def _prior(text: str) -> Any:
-    """--prior normal:2.5, student_t:2.5:df=4, normal:1:on=x*."""
-    from ..likelihood import priors
-
-    known = priors.registry
-    before, on, pattern = text.partition(":on=")  # last, since names of coefficients may hold colons
-    name, *rest = before.split(":")
-    accepted = f"Accepted: {', '.join(f'{n}:SCALE' for n in known)}, then :location=NUMBER, :df=NUMBER, and last :on=PATTERN."
-    if name not in known:
-        raise BadArgument(f"--prior {text!r} names {name!r}. {accepted}")
-    settings: Settings = {"on": pattern} if on else {}
-    for part in rest:
-        key, equals, value = part.partition("=")
-        try:
-            settings[key if equals else "scale"] = float(value if equals else key)
-        except ValueError as error:
-            raise BadArgument(f"--prior {text!r}: {part!r} is not a number. {accepted}") from error
-    wrong = [key for key in settings if key not in inspect.signature(known[name]).parameters]
-    if wrong:
-        raise BadArgument(f"--prior {text!r}: {name} has no {wrong[0]!r}. {accepted}")
-    return known[name](**settings)

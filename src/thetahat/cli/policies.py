@@ -49,6 +49,9 @@ class Policy(System):
         int | None, arg(metavar="STEPS", help_behavior_hint="(default: the environment's)")
     ] = None
     """Steps after which an episode is cut off."""
+    vectorization: Literal["gymnasium", "tensor"] = "gymnasium"
+    """tensor: all environments are one tensor, of CartPole-v1, Acrobot-v1, MountainCar-v0, MountainCarContinuous-v0,
+    Pendulum-v1 (gymnasium's dynamics, to the last digit) and of a thetahat.rl.TensorEnvironment of one's own."""
     method: Method = "ppo"
     """The options shown are those of one method; thetahat fit policy --method a2c --help shows those of another."""
     seeds: int = 1
@@ -77,8 +80,6 @@ class Policy(System):
     """Whole greedy episodes, in environments of their own, at each evaluation. Nothing is chosen by them."""
 
     def read(self) -> tuple[Sizes, Any]:
-        from ..rl.environments import Environments
-
         counts = (
             "seeds",
             "num_envs",
@@ -94,7 +95,7 @@ class Policy(System):
         for name, value in vars(self).items():
             if name in counts and value is not None and value < 1:
                 raise BadArgument(f"--{name.replace('_', '-')} {value}. Accepted: 1 or more.")
-        shown = Environments(self.environment, 1, self.made_with)
+        shown = self._one()
         if shown.levels is None and len(shown.shape) not in (1, 3, 4):
             raise BadArgument(
                 f"--env {self.env} shows states of shape {shown.shape}. Accepted here: rows of numbers, images, or "
@@ -145,8 +146,20 @@ class Policy(System):
         if function is None and not self.atari and (self.frame_stack or 1) == 1:
             return self.env
         made = self.env if function is None else function_of("--env", *function)
+        if self.vectorization == "tensor":
+            if self.atari or (self.frame_stack or 1) > 1:
+                raise BadArgument(
+                    "--vectorization tensor: there are no wrappers of tensors. Leave out --atari and --frame-stack, or the option."
+                )
+            return made
         frames = self.frame_stack or (4 if self.atari else 1)
         return Wrapped(made, frames, self.atari, clip_rewards)
+
+    def _one(self) -> Any:
+        """One environment, for its spaces."""
+        from ..rl.environments import Environments
+
+        return Environments(self.environment, 1, self.made_with, self.vectorization)
 
     @property
     def made_with(self) -> dict[str, Any]:
@@ -180,7 +193,6 @@ class Policy(System):
         import torch
 
         from .. import rl
-        from ..rl.environments import Environments
 
         if self.seeds > 1:
             each = [self.of_seed(s).model(sizes) for s in range(self.seeds)]
@@ -192,7 +204,7 @@ class Policy(System):
         last = list(network.parameters())[-1 if sizes["numbered"] else -2]
         with torch.no_grad():
             last.mul_(0.01)  # all actions about equally probable at the start
-        return rl.Policy(network, self._actions(Environments(self.environment, 1, self.made_with).actions))
+        return rl.Policy(network, self._actions(self._one().actions))
 
     def _rollouts(self, **play: Any) -> Any:
         from .. import rl
@@ -203,6 +215,8 @@ class Policy(System):
             seed=self.seed,
             normalise_rewards=self.discount if self.normalise_rewards else False,
             settings=self.made_with,
+            vectorization=self.vectorization,
+            compile=self.compile and self.vectorization == "tensor",
             **play,
         )
 
@@ -248,6 +262,7 @@ class Policy(System):
             self.seeds * self.eval_episodes,
             seed=self.seed + 10_000,
             max_steps=LONGEST_EVALUATION,
+            vectorization=self.vectorization,
             **self.made_with,
         )
         if self.seeds > 1:

@@ -11,12 +11,14 @@ from ..errors import BadArgument, ThetahatError
 from ..protocols import classes_of
 from ..types import Data, Settings
 from .arguments import Play, Sample
+from .own import not_of_a_run, saved
 from .policies import LONGEST_EVALUATION
 from .screen import Screen, may_write, plain_table
 from .systems import again, of_runs
 
 
 def sample(command: Sample, screen: Screen) -> int:
+    not_of_a_run(command.fit, command.model)
     if command.fit.is_dir():
         return _drawn(command, screen)
     if command.data is None:
@@ -25,10 +27,8 @@ def sample(command: Sample, screen: Screen) -> int:
     may_write(command.out, [command.fit, command.data], (".csv", ".parquet"), new=True)
     import pandas as pd
 
-    from ..io.reading import load
-
     with screen.busy("drawing"):
-        found = load(command.fit)
+        found = saved(command.fit, command.model)
         drawn = found.sample(command.draws, str(command.data), seed=command.seed)
     if drawn.dtype.kind == "f" and found.model.measure == "mass":
         drawn = drawn.astype("int64")
@@ -220,6 +220,7 @@ def _played(command: Play, run: Path, screen: Screen) -> tuple[str, dict[str, An
             seed=command.seed,
             greedy=not command.draw,
             max_steps=LONGEST_EVALUATION,
+            vectorization=system.vectorization,
             **system.made_with,
         )
     for each in said:

@@ -9,14 +9,14 @@ from ..errors import BadArgument
 from ..types import Plain, Settings
 from .arguments import Compare, Score
 from .networks import Classifier, Generates
+from .own import not_of_a_run, of_fits, saved
 from .pretrained import is_pretrained_folder
 from .screen import Screen, plain_table
 from .systems import again, of_runs
 
 
 def score(command: Score, screen: Screen) -> int:
-    from ..io.reading import load
-
+    not_of_a_run(command.fit, command.model)
     with screen.busy("scoring"):
         if is_pretrained_folder(command.fit):
             fit, data = _language_model(command.fit, command.data, command.context, command.device)
@@ -40,7 +40,7 @@ def score(command: Score, screen: Screen) -> int:
             beside = None if command.against is None else system.other(command.against, sizes)
         else:
             of_runs(command)
-            fit, data = load(command.fit), str(command.data)
+            fit, data = saved(command.fit, command.model), str(command.data)
             beside = None if command.against is None else str(command.against)
         if beside is not None:
             from ..evaluation.surprise import surprise
@@ -63,23 +63,25 @@ def compare(command: Compare, screen: Screen) -> int:
         raise BadArgument("compare needs --data: what the fits are scored on.")
     from ..data.frame import Frame
     from ..evaluation.compare import compare as compared
-    from ..io.reading import load
 
     stems = [path.name.removesuffix(".thetahat") for path in command.fits]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in command.fits]
     if len(set(names)) < len(names):
         raise BadArgument(f"a fit is given twice: {', '.join(names)}.")
+    models = of_fits(command.fits, command.model)
     with screen.busy("scoring"):
         if any(path.is_dir() for path in command.fits):
             found = compared(
                 {
-                    name: _scored(command, path, command.data)
+                    name: _scored(command, path, command.data, models.get(path))
                     for name, path in zip(names, command.fits, strict=True)
                 }
             )
         else:
             of_runs(command)
-            fits = {name: load(path) for name, path in zip(names, command.fits, strict=True)}
+            fits = {
+                name: saved(path, models.get(path)) for name, path in zip(names, command.fits, strict=True)
+            }
             found = compared(fits, Frame(command.data))
     screen.show(found, found.to_dict())
     return 0
@@ -90,14 +92,12 @@ def _labelled(system: Any, sizes: Settings) -> bool:
     return isinstance(system, Classifier) or (isinstance(system, Generates) and bool(sizes.get("classes")))
 
 
-def _scored(command: Compare, path: Path, data: Path) -> Any:
+def _scored(command: Compare, path: Path, data: Path, model: str | None) -> Any:
     """The score of a run, or of a fit beside runs, of the data."""
-    from ..io.reading import load
-
     if is_pretrained_folder(path):
         return _of(*_language_model(path, data, command.context, command.device), None, command.seed)
     if not path.is_dir():
-        return load(path).score(str(data), samples=command.samples, seed=command.seed)
+        return saved(path, model).score(str(data), samples=command.samples, seed=command.seed)
     system, sizes, fit = again(path, device=command.device)
     if command.labels is None:
         asked = system.other(data, sizes)

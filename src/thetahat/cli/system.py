@@ -47,7 +47,7 @@ class System(Common, ABC):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of products of matrices; sums and logarithms stay in float32."""
     compile: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Compile the model (torch.compile): the first step takes long."""
+    """Compile the steps (torch.compile): the first takes long."""
     resume: Annotated[bool, arg(help_behavior_hint="")] = False
     """Continue the run of --run from its last checkpoint, bit for bit; with more steps, make it longer."""
 

@@ -14,12 +14,20 @@ from .source import Source, Tensors
 from .transformed import Transformed
 
 if TYPE_CHECKING:
+    from .engines.dask import Dask
+    from .engines.duckdb import DuckDB
+    from .engines.ray import Ray
+    from .engines.spark import Spark
     from .frame import Frame
     from .table import Encoder, Table
 
 _LATER = {
+    "Dask": "engines.dask",
+    "DuckDB": "engines.duckdb",
     "Encoder": "table",
     "Frame": "frame",
+    "Ray": "engines.ray",
+    "Spark": "engines.spark",
     "Table": "table",
 }  # they bring pandas, pyarrow and formulaic: loaded when asked for
 
@@ -32,12 +40,16 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Batch",
+    "Dask",
+    "DuckDB",
     "Encoder",
     "FiniteMDP",
     "Frame",
     "Items",
     "Loaded",
+    "Ray",
     "Source",
+    "Spark",
     "Table",
     "Tensors",
     "Transformed",

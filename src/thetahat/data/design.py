@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,13 @@ from formulaic.parser.types import Factor, Term
 
 from ..errors import BadFormula, DataError, UnknownLevel, WrongType
 from ..types import Level, Levels, Plain
+from .arrow import STREAM_ROWS
 from .columns import is_categorical, level_codes, numeric_column, stray_cells
 from .expressions import FUNCTIONS, Columns, alias, column, columns_read, first_line, shown, width, written
 from .formula import Predictors, column_of, expressions, read, split, variables
 from .frame import Frame
 from .ownership import keep
+from .partitions import earlier, first_among
 from .smooths import Curve
 
 EMPTY: Mapping[str, Callable[..., Plain]] = {}
@@ -271,7 +273,7 @@ def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) 
         predictors = read(predictors, rows)
     formula, terms, offsets = predictors.formula, list(predictors.terms), predictors.offsets
     required = list(predictors.required)
-    first = next(iter(rows.blocks(required))) if required else pd.DataFrame(index=range(2))
+    first = rows.first(required) if required else pd.DataFrame(index=range(2))
     kinds = {name: is_categorical(first[name], name) for name in required}
 
     plain, placed, coded, rest = [], [], [], []
@@ -298,7 +300,8 @@ def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) 
     }
     dense_terms = rest + [t for t, cats, _ in coded if entangled & set(cats) and t not in rest]
     coded = [c for c in coded if not entangled & set(c[1])]
-    _check_bytes(formula, dense_terms, {name: len(own) for name, own in levels.items()}, rows.size)
+    held = rows.size if rows.engine is None else min(rows.size, STREAM_ROWS)
+    _check_bytes(formula, dense_terms, {name: len(own) for name, own in levels.items()}, held)
     dense, dense_names = (
         _dense(dense_terms, predictors.coding, rows, sample, formula, kinds) if dense_terms else (None, ())
     )
@@ -502,8 +505,37 @@ def _dense(
     own = sorted(set().union(*(variables(t, formula, rows.columns, trusted=True) for t in terms)))
     remembered = spec.transform_state or any(state for _, state in spec.encoder_state.values())
     if remembered or any(kinds.get(v) for v in own):
-        spec = fitted(specification(terms, intercept), rows.read(own)[own], formula, rows.functions)
+        every = rows.read(own)[own] if rows.engine is None else _distinct(rows, own, spec, formula)
+        spec = fitted(specification(terms, intercept), every, formula, rows.functions)
     return spec, tuple(map(shown, spec.column_names[1:] if intercept else spec.column_names))
+
+
+def _distinct(rows: Frame, own: Sequence[str], spec: ModelSpec, formula: str) -> pd.DataFrame:
+    """Of rows in an engine one for each combination of their categories: all that categories remember.
+
+    Raises
+    ------
+    BadFormula
+        a transform that remembers more (scale, poly, bs)
+    """
+    if spec.transform_state:
+        raise BadFormula(
+            f"a transform in {formula!r} learns from all rows at once, and they stay in the {rows.name}. Give its constants "
+            "as numbers: I((x - 40) / 12) for scale(x), and knots with their bounds for a spline."
+        )
+
+    def of(block: pd.DataFrame) -> pd.DataFrame:
+        return _one_each(block[list(own)])
+
+    found = rows.fold(of, lambda a, b: _one_each(pd.concat([a, b])), own)
+    assert found is not None
+    return found.reset_index(drop=True)
+
+
+def _one_each(block: pd.DataFrame) -> pd.DataFrame:
+    """A row for each combination of the columns that are not numbers; these as text, whatever their categories are."""
+    words = [name for name in block if is_categorical(block[name], str(name))]
+    return block.astype(dict.fromkeys(words, object)).drop_duplicates(words) if words else block.iloc[:1]
 
 
 def _offset(
@@ -567,18 +599,8 @@ def _categories(terms: Sequence[Term], kinds: Mapping[str, bool]) -> set[str]:
 def _levels(rows: Frame, names: Sequence[str]) -> dict[str, Levels]:
     """Every level of each categorical column: a pass over those columns alone. Declared categories keep their
     declared order."""
-    seen: dict[str, dict[Level, None]] = {name: {} for name in names}
-    declared: dict[str, list[Level]] = {}
-    for block in rows.blocks(list(names)) if names else ():
-        for name in names:
-            column = block[name]
-            if isinstance(column.dtype, pd.CategoricalDtype):
-                present = np.unique(column.cat.codes.to_numpy())
-                seen[name].update(dict.fromkeys(column.cat.categories[present[present >= 0]]))
-                if column.cat.ordered or not rows.streamed(names):
-                    declared[name] = list(column.cat.categories)
-            else:
-                seen[name].update(dict.fromkeys(pd.unique(column.dropna())))
+    kept = partial(_values, names, not rows.streamed(names) if names else False)
+    seen, declared = (rows.fold(kept, _joined, names) if names else None) or ({n: {} for n in names}, {})
     out = {}
     for name in names:
         try:
@@ -589,6 +611,30 @@ def _levels(rows: Frame, names: Sequence[str]) -> dict[str, Levels]:
         if not found:
             raise DataError(f"column {name!r} has no values: every row is missing.")
     return out
+
+
+Values = tuple[dict[str, dict[Level, None]], dict[str, list[Level]]]
+
+
+def _values(names: Sequence[str], whole: bool, block: pd.DataFrame) -> Values:
+    """The values of each column, and its categories where their order is declared: of rows that are read in parts, each
+    part may have categories of its own."""
+    seen: dict[str, dict[Level, None]] = {}
+    declared: dict[str, list[Level]] = {}
+    for name in names:
+        column = block[name]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            present = np.unique(column.cat.codes.to_numpy())
+            seen[name] = dict.fromkeys(column.cat.categories[present[present >= 0]])
+            if column.cat.ordered or whole:
+                declared[name] = list(column.cat.categories)
+        else:
+            seen[name] = dict.fromkeys(pd.unique(column.dropna()))
+    return seen, declared
+
+
+def _joined(a: Values, b: Values) -> Values:
+    return {name: own | b[0][name] for name, own in a[0].items()}, a[1] | b[1]
 
 
 def _refuse_stray_cells(
@@ -605,9 +651,7 @@ def _refuse_stray_cells(
     for name in sorted(bare & set(levels)):
         odd = set() if isinstance(first[name].dtype, pd.CategoricalDtype) else stray_cells(levels[name])
         if odd:
-            row, value = next(
-                (i, v) for block in rows.blocks([name]) for i, v in block[name].items() if v in odd
-            )
+            row, value = rows.fold(partial(first_among, odd, name), earlier, [name]) or (0, None)
             raise WrongType(
                 f"column {name!r} is text that is meant as numbers: {value!r} in row {row} does not read as "
                 f"one ({len(odd)} of its "
@@ -677,12 +721,24 @@ def _cells(
                 "levels. Make it one column of text."
             )
     used = sorted({name for names in wide for name in names})
-    for block in rows.blocks(used) if wide else ():
-        codes = {name: level_codes(block[name], levels[name], name) for name in used}
-        for names in wide:
-            factors = [(name, levels[name], False) for name in names]
-            out[names] = np.union1d(out[names], _product(codes, factors, len(block)))
-    return out
+    found = rows.fold(partial(_cells_of, wide, levels), _unions, used) if wide else None
+    return out | (found or {})
+
+
+def _cells_of(
+    wide: Sequence[tuple[str, ...]], levels: Mapping[str, Levels], block: pd.DataFrame
+) -> dict[tuple[str, ...], np.ndarray]:
+    codes = {name: level_codes(block[name], levels[name], name) for names in wide for name in names}
+    return {
+        names: np.unique(_product(codes, [(name, levels[name], False) for name in names], len(block)))
+        for names in wide
+    }
+
+
+def _unions(
+    a: dict[tuple[str, ...], np.ndarray], b: dict[tuple[str, ...], np.ndarray]
+) -> dict[tuple[str, ...], np.ndarray]:
+    return {names: np.union1d(own, b[names]) for names, own in a.items()}
 
 
 def _check_bytes(formula: str, terms: Sequence[Term], levels: Mapping[str, int], n: int) -> None:

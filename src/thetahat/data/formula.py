@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from formulaic import Formula, SimpleFormula
 from formulaic.errors import FormulaicError
@@ -69,16 +70,16 @@ def read(formula: str, frame: Frame, *, trusted: bool = False) -> Predictors:
     BadFormula, UnknownColumn
     """
     code, formula = unquote(formula), written(formula)
-    terms, offsets = _terms(code, formula)
-    coding = any(_is_one(t) for t in terms)
-    terms = [t for t in terms if not _is_one(t)]
+    every, offsets = _terms(code, formula)
+    coding = any(_is_one(t) for t in every)
+    terms = [t for t in every if not _is_one(t)]
     required: set[str] = set().union(*(_variables(t, formula, frame, trusted) for t in terms))
     for offset in offsets:
         required |= columns_read(offset, formula, frame.columns, trusted=trusted, functions=frame.functions)
     frame.require(sorted(required))
     if not trusted:
         check([*expressions(terms), *offsets], required, frame.functions)
-    return Predictors(formula, tuple(terms), tuple(offsets), coding, tuple(sorted(required)))
+    return Predictors(formula, tuple(terms), offsets, coding, tuple(sorted(required)))
 
 
 def terms_of(formula: str) -> list[Term]:
@@ -153,7 +154,8 @@ def _is_one(term: Term) -> bool:
     return str(term) == "1" and all(f.eval_method is Factor.EvalMethod.LITERAL for f in term.factors)
 
 
-def _terms(formula: str, shown: str) -> tuple[list[Term], list[str]]:
+@lru_cache(maxsize=256)
+def _terms(formula: str, shown: str) -> tuple[tuple[Term, ...], tuple[str, ...]]:
     """The terms of a right-hand side, and the expressions inside offset(…)."""
     if _has_dot(formula):
         raise BadFormula(
@@ -188,7 +190,7 @@ def _terms(formula: str, shown: str) -> tuple[list[Term], list[str]]:
             offsets.append(expression[len("offset(") : -1])
         else:
             terms.append(term)
-    return terms, offsets
+    return tuple(terms), tuple(offsets)
 
 
 def _expanded(tree: Plain) -> float:

@@ -10,6 +10,7 @@ import datetime
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import narwhals as nw
 import numpy as np
@@ -22,13 +23,15 @@ from ..errors import BadArgument, DataError, EmptyData, MalformedFile, UnknownCo
 from ..files import usable
 from ..memory import empty
 from ..types import Data, Level, Plain
+from .arrow import STREAM_ROWS, arrow_to_pandas
 from .ownership import private_columns
+from .partitions import Partitions, reduced
 
 MEMORY = 2**30  # bytes of a Parquet file's wanted columns, above which it is streamed
-STREAM_ROWS = 131072
 SPARE = (
     2**30
 )  # bytes of columns that a fit does not read, up to which they are copied with those that it does
+T = TypeVar("T")
 _QUADRUPLE = {np.dtype(np.longdouble)} - {
     np.dtype(np.float64)
 }  # which pandas holds but does not compute with
@@ -44,7 +47,7 @@ class Frame:
     ----------
     data
         dict of columns, pandas / polars / Arrow table, a lazy frame of polars or a relation of DuckDB (which
-        are collected), or the path of a .csv, .csv.gz or .parquet file
+        are collected), the path of a .csv, .csv.gz or .parquet file, or rows that stay in an engine (`data.Dask` …)
     memory
         a Parquet file whose columns need more bytes than this is streamed
     """
@@ -62,10 +65,14 @@ class Frame:
         ] = {}  # of the user's own, which formulas of these data may call
         self.polars = False  # whether the user's own table is one of polars
         self._own: pd.DataFrame | None = None
+        self.engine: Partitions | None = None  # where the rows stay
         if isinstance(data, Frame):
             self.__dict__ |= data.__dict__
             return
-        if isinstance(data, (str, Path)):
+        if isinstance(data, Partitions):
+            self.engine, self.name = data, data.name
+            self._columns, self._size = data.columns, sum(data.sizes)
+        elif isinstance(data, (str, Path)):
             self.name = str(data)
             self._open(usable(data))
         else:
@@ -195,7 +202,9 @@ class Frame:
         return nw.from_arrow(pa.Table.from_pandas(plain, preserve_index=False), backend="polars").to_native()
 
     def streamed(self, names: Sequence[str]) -> bool:
-        """Whether the columns are too large to be held."""
+        """Whether the columns are too large to be held, or stay in an engine."""
+        if self.engine is not None:
+            return True
         if self.path is None:
             return False
         return 8 * len(names) * self._size > self.memory
@@ -209,18 +218,22 @@ class Frame:
             rest = {name: self.pandas[name] for name in self.columns if name not in set(names)}
             # clusters are named later; beyond it pandas' copy-on-write has to do
             if sum(column.memory_usage(index=False) for column in rest.values()) <= SPARE:
-                out.pandas = out._own.assign(**{name: column.copy() for name, column in rest.items()})
+                out.pandas = out._own.copy(deep=False)
+                for name, column in rest.items():
+                    out.pandas[name] = column.copy()
         return out
 
     def read(self, names: Sequence[str]) -> pd.DataFrame:
         """At least these columns, whole: what is in memory is handed out as it is, since a selection would
         be a copy."""
+        if self.engine is not None:
+            self.engine.refuse(f"a pass over {', '.join(map(repr, names))}")
         if self._own is not None and all(name in self._own for name in names):
             return self._own
         if self.pandas is not None:
             return self.pandas
         try:
-            return _arrow_to_pandas(
+            return arrow_to_pandas(
                 pa.parquet.read_table(self.path, columns=list(names), page_checksum_verification=True)
             )
         except (pa.ArrowException, OSError) as error:
@@ -228,7 +241,7 @@ class Frame:
 
     def blocks(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
         """At least these columns, block by block: one block if they are in memory."""
-        if not self.streamed(names):
+        if self.engine is not None or not self.streamed(names):
             yield self.read(names)
             return
         try:
@@ -237,12 +250,28 @@ class Frame:
             ) as file:
                 first = 0
                 for batch in file.iter_batches(batch_size=rows, columns=list(names)):
-                    block = _arrow_to_pandas(pa.Table.from_batches([batch]))
+                    block = arrow_to_pandas(pa.Table.from_batches([batch]))
                     block.index = pd.RangeIndex(first, first + len(block))
                     first += len(block)
                     yield block
         except (pa.ArrowException, OSError) as error:
             raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
+
+    def fold(
+        self,
+        function: Callable[[pd.DataFrame], T | None],
+        combine: Callable[[T, T], T],
+        names: Sequence[str],
+    ) -> T | None:
+        """combine(… combine(function(block 0), function(block 1)) …) over the blocks of these columns: where the rows are, so
+        that of rows in an engine no more than this comes here."""
+        if self.engine is not None:
+            return self.engine.fold(function, combine, names)
+        return reduced(combine, map(function, self.blocks(names)))
+
+    def first(self, names: Sequence[str]) -> pd.DataFrame:
+        """The first block: enough to learn types and structure from."""
+        return next(iter(self.blocks(names)))
 
     def backward(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
         """At least these columns of a streamed file, block by block from its end, the last row first. A row group is
@@ -256,7 +285,7 @@ class Frame:
                     table = file.read_row_group(group, columns=list(names))
                     for stop in range(table.num_rows, 0, -rows):
                         places = np.arange(max(0, stop - rows), stop)[::-1]
-                        block = _arrow_to_pandas(table.take(pa.array(places)))
+                        block = arrow_to_pandas(table.take(pa.array(places)))
                         block.index = pd.RangeIndex(end - 1, end - 1 - len(places), -1)
                         end -= len(places)
                         yield block
@@ -283,7 +312,7 @@ class Frame:
                     parse_options=pa.csv.ParseOptions(delimiter=delimiter),
                     convert_options=pa.csv.ConvertOptions(strings_can_be_null=True),
                 )
-                self.pandas = _arrow_to_pandas(table)
+                self.pandas = arrow_to_pandas(table)
             else:
                 raise BadArgument(
                     f"{path}: a file of type {kind or 'unknown'} cannot be read. Accepted: .csv, .csv.gz, "
@@ -325,7 +354,7 @@ def _to_pandas(data: Data) -> pd.DataFrame:
     if isinstance(data, pd.Series):  # one row of a table: frame.iloc[0]
         return data.to_frame().T.infer_objects()
     if isinstance(data, pa.Table):
-        return _arrow_to_pandas(data)
+        return arrow_to_pandas(data)
     if isinstance(data, Mapping):
         return _from_dict(data)
     try:
@@ -341,7 +370,7 @@ def _to_pandas(data: Data) -> pd.DataFrame:
     unordered = [name for name, dtype in native.schema.items() if dtype == nw.Categorical]
     native = native.with_columns(*[nw.col(name).cast(nw.String) for name in unordered])
     try:
-        frame = _arrow_to_pandas(native.to_arrow())
+        frame = arrow_to_pandas(native.to_arrow())
     except pa.ArrowException as error:
         raise WrongType(
             f"column {_unreadable(native)} cannot be read as numbers or text: {error}. Convert it first."
@@ -367,9 +396,13 @@ def _copied(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         for name, column in rest.items():
             out[name] = column
         return out
-    rest = {name: frame[name].copy() for name in names if name not in private and name not in made}
-    own = {name: pd.Series(row, index=frame.index, copy=False) for name, row in made.items()}
-    return frame.assign(**own, **rest)
+    out = frame.copy(deep=False)
+    for name in names:
+        if name not in private:
+            out[name] = (
+                pd.Series(made[name], index=frame.index, copy=False) if name in made else frame[name].copy()
+            )
+    return out
 
 
 def _unreadable(native: Data) -> str:
@@ -413,16 +446,3 @@ def _dimensions(value: Plain) -> int:
 
 def _detach(value: Plain) -> Plain:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
-
-
-def _arrow_to_pandas(table: pa.Table) -> pd.DataFrame:
-    """Whole numbers with nulls stay whole: as floats they would lose digits beyond 2**53."""
-    whole = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
-    nulls = any(c.type in whole and c.null_count for c in table.columns)
-    out: pd.DataFrame = table.to_pandas(
-        split_blocks=True,
-        self_destruct=False,
-        strings_to_categorical=False,
-        types_mapper=whole.get if nulls else None,
-    )
-    return out

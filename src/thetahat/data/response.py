@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from .design import evaluate, fitted, specification
 from .expressions import column, unquote, written
 from .formula import check, expressions, single_term, variables
 from .frame import Frame
+from .partitions import earlier, first_among
 from .selection import Selection
 
 if TYPE_CHECKING:
@@ -90,14 +92,6 @@ class Response:
         return self.required[0] if self.spec is None or self.transform is not None else self.expression
 
 
-def _rows(frame: Frame, name: str) -> Iterator[tuple[int, Level]]:
-    """(row, value) of a column, in order."""
-    row = 0
-    for block in frame.blocks([name]):
-        yield from enumerate(block[name], row)
-        row += len(block)
-
-
 @dataclass(frozen=True)
 class Left:
     """A left-hand side that has been read, before any row has been.
@@ -149,7 +143,7 @@ def read_left(expression: str, frame: Frame, *, trusted: bool = False) -> Left:
 def read_expression(left: Left, frame: Frame) -> Response:
     """A left-hand side that is an expression of columns, for these rows."""
     columns = list(left.required)
-    block = next(iter(frame.blocks(columns)))[columns].dropna()
+    block = frame.first(columns)[columns].dropna()
     spec = fitted(specification([left.term], False), block.iloc[:1000], left.expression, frame.functions)
     if spec.transform_state:
         spec = fitted(
@@ -161,6 +155,20 @@ def read_expression(left: Left, frame: Frame) -> Response:
     return Response(left.expression, left.required, spec=spec, functions=frame.functions)
 
 
+Seen = tuple[dict[Level, None], list[Level] | None]
+
+
+def _seen(name: str, block: pd.DataFrame) -> Seen:
+    """The values of a column, and its categories if they are declared."""
+    values = block[name]
+    declared = list(values.cat.categories) if isinstance(values.dtype, pd.CategoricalDtype) else None
+    return dict.fromkeys(pd.unique(values.dropna())), declared
+
+
+def _both(a: Seen, b: Seen) -> Seen:
+    return a[0] | b[0], b[1]
+
+
 def read_response(left: Left, rows: Selection, family: Family) -> Response:
     """The response of the rows that are used. A categorical one (or any response of a categorical family)
     becomes codes."""
@@ -168,16 +176,11 @@ def read_response(left: Left, rows: Selection, family: Family) -> Response:
     expression, plain = left.expression, left.required[0]
     if left.term is not None:
         return read_expression(left, frame)
-    block = next(iter(frame.blocks([plain])))
+    block = frame.first([plain])
     categorical = is_categorical(block[plain], plain)
     if not (categorical or isinstance(family, Categories)):
         return Response(expression, (plain,))
-    seen: dict[Level, None] = {}
-    declared: list[Level] | None = None
-    for block in frame.blocks([plain]):
-        values = block[plain]
-        seen.update(dict.fromkeys(pd.unique(values.dropna())))
-        declared = list(values.cat.categories) if isinstance(values.dtype, pd.CategoricalDtype) else None
+    seen, declared = frame.fold(partial(_seen, plain), _both, [plain]) or ({}, None)
     order = [v for v in declared if v in seen] if declared else sorted(seen)
     levels = tuple(v.item() if isinstance(v, np.generic) else v for v in order)
     if not levels:
@@ -185,7 +188,7 @@ def read_response(left: Left, rows: Selection, family: Family) -> Response:
     if categorical and not isinstance(family, Categories) and (len(levels) > 2 or not family.support.binary):
         words = {v for v in levels if not reads_as_number(v)}
         if 0 < len(words) < len(levels) / 2:
-            row, value = next(found for found in _rows(rows.whole, plain) if found[1] in words)
+            row, value = rows.whole.fold(partial(first_among, words, plain), earlier, [plain]) or (0, None)
             raise OutOfSupport(
                 f"the response {plain!r} is {value!r} in row {row}, and a number elsewhere ({len(words)} of "
                 f"its {len(levels)} values are "

@@ -8,18 +8,22 @@ a column without a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from ..errors import BadArgument, BadWeights, EmptyData, NotFinite
-from ..types import Plain
+from ..types import Plain, Settings
+from .arrow import STREAM_ROWS
 from .columns import numeric_column
-from .frame import STREAM_ROWS, Frame
+from .frame import Frame, T
 from .source import ALL_ZERO
+
+SAMPLE = 5000  # rows of an engine that come here, to learn types and structure from, and a start
 
 
 class Sometimes(Protocol):
@@ -76,6 +80,7 @@ class Selection(Frame):
         self.weights, self.carried, self.missing = weights, tuple(carried), missing
         self.whole, self.subset = frame, subset
         self._held: pd.DataFrame | None = None  # in memory: the rows that are used
+        self._sampled: pd.DataFrame | None = None  # of an engine: some of them
         self._found: tuple[pd.DataFrame, tuple[np.ndarray | None, int]] | None = (
             None  # of the whole, by `used`
         )
@@ -129,13 +134,48 @@ class Selection(Frame):
 
     def blocks(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
         """At least these columns of the rows that are used, block by block."""
-        if not self.streamed(self.required):
+        if self.engine is not None or not self.streamed(self.required):
             yield self.read(names)
             return
         need = sorted({*names, *self.required})
         for block in super().blocks(need, rows):
             kept, _ = self.used(block)
             yield block if kept is None else block.loc[kept]
+
+    def fold(
+        self,
+        function: Callable[[pd.DataFrame], T | None],
+        combine: Callable[[T, T], T],
+        names: Sequence[str],
+    ) -> T | None:
+        if self.engine is None:
+            return super().fold(function, combine, names)
+
+        def of_used(block: pd.DataFrame) -> T | None:
+            kept, _ = self.used(block)
+            own = block if kept is None else block.loc[kept]
+            return function(own) if len(own) else None
+
+        return self.engine.fold(of_used, combine, sorted({*names, *self.required}))
+
+    def first(self, names: Sequence[str]) -> pd.DataFrame:
+        return super().first(names) if self.engine is None else self.sampled()
+
+    def sampled(self) -> pd.DataFrame:
+        """Some rows of an engine, evenly spread: about `SAMPLE`, of however many."""
+        if self._sampled is None:
+            stride = max(1, self.size // SAMPLE)
+            found = self.fold(partial(_every, stride), _stacked, self.required)
+            if found is None:
+                raise EmptyData(
+                    f"all {self.size} rows of the {self.name} have a missing value in {', '.join(self.required)}, or "
+                    "the weight 0."
+                )
+            self._sampled = found
+        return self._sampled
+
+    def __getstate__(self) -> Settings:
+        return self.__dict__ | {"_sampled": None}  # a worker has no use for it
 
     def backward(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
         """At least these columns of the rows that are used, block by block from the end of the file."""
@@ -146,6 +186,8 @@ class Selection(Frame):
 
     def read(self, names: Sequence[str]) -> pd.DataFrame:
         """At least these columns of the rows that are used, whole."""
+        if self.engine is not None:
+            return super().read(names)
         if self.streamed(self.required):
             return pd.concat([block[list(names)] for block in self.blocks(names)])
         if self._held is None:
@@ -161,6 +203,22 @@ class Selection(Frame):
                 )
             self._held = block if kept is None else block.loc[kept, list(self.required)]
         return self._held
+
+
+def _every(stride: int, block: pd.DataFrame) -> pd.DataFrame:
+    return block.iloc[::stride]
+
+
+def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Rows under each other. What is a category in both stays one: pandas makes text of two that differ, or numbers."""
+    out = pd.concat([a, b])
+    both = [
+        name
+        for name in a
+        if isinstance(a[name].dtype, pd.CategoricalDtype)
+        and not isinstance(out[name].dtype, pd.CategoricalDtype)
+    ]
+    return out.assign(**{str(name): out[name].astype("category") for name in both}) if both else out
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ def rows_of(subset: Data, frame: Frame, *, trusted: bool = False) -> np.ndarray:
     >>> rows_of("x > 2", frame), rows_of("(x > 0) & (g == 'a')", frame)
     (array([False,  True, False]), array([ True, False, False]))
     """
+    if frame.engine is not None:
+        raise BadArgument(
+            f"subset= of rows that stay in the {frame.name}. Filter them there, before they are given."
+        )
     if isinstance(subset, str):
         return _evaluated(subset, frame, trusted)
     if isinstance(subset, pd.Series) and frame.index is not None and not subset.index.equals(frame.index):

@@ -225,6 +225,7 @@ class Table:
         random effects); so it is for a family that says so (`protocols.Together`)
     """
 
+    rows_alone: ClassVar[bool] = True
     ordered: ClassVar[bool] = (
         False  # whether rows come in an order that the model reads them in, and not all at once
     )

@@ -40,6 +40,7 @@ from ..inference.covariance import linear
 from ..inference.terms import predictors_of, regression_of
 from ..inference.tests import check_maximum, restricted_maximum
 from ..likelihood import Objective
+from ..likelihood.total import folded
 from ..models.regression import Predictor, Regression
 from . import residuals
 from .fitted_values import extras_of, mean_of, parameters_of, response_of
@@ -129,11 +130,13 @@ def _dispersion(model: Regression) -> float:
 
 def _summed(objective: Objective, each: Callable[[Regression, Batch, Tensor], Tensor]) -> float:
     """Σ c f."""
-    model, out = objective.model, 0.0
-    for batch in objective.terms[0].source.batches(model):
+    model = objective.model
+
+    def of(batch: Batch) -> Tensor:
         value = each(model, batch, response_of(model, batch)).to(torch.float64)
-        out += float((torch.where(batch.count > 0, value, 0.0) * batch.count).sum())
-    return out
+        return (torch.where(batch.count > 0, value, 0.0) * batch.count).sum()
+
+    return float(folded(of, objective.terms[0].source, model))
 
 
 def _pearson(model: Regression, batch: Batch, y: Tensor) -> Tensor:
@@ -214,15 +217,21 @@ def r_squared(objective: Objective, theta: Tensor) -> pd.Series:
 
 def _of_means(objective: Objective) -> dict[str, float]:
     """Efron's, and Tjur's of a binary response."""
-    model = objective.model
-    parts = [
-        torch.stack([response_of(model, b), mean_of(model, b), b.count.to(torch.float64)])
-        for b in objective.terms[0].source.batches(model)
-    ]
-    y, mean, c = torch.cat(parts, 1).numpy()
-    middle = float(c @ y / c.sum())
-    out = {"Efron": float(1 - c @ (y - mean) ** 2 / (c @ (y - middle) ** 2))}
+    model, source = objective.model, objective.terms[0].source
+
+    def sums(batch: Batch) -> Tensor:
+        y, c = response_of(model, batch), batch.count.to(torch.float64)
+        return torch.stack([c @ y, c.sum()])
+
+    total, n = folded(sums, source, model).tolist()
+    middle = total / n
+
+    def squares(batch: Batch) -> Tensor:
+        y, mean, c = response_of(model, batch), mean_of(model, batch), batch.count.to(torch.float64)
+        return torch.stack([c @ (y - mean) ** 2, c @ (y - middle) ** 2, (c * y) @ mean, (c * (1 - y)) @ mean])
+
+    left, whole, ones, zeros = folded(squares, source, model).tolist()
+    out = {"Efron": 1 - left / whole}
     if isinstance(model.family, Bernoulli):
-        one, zero = c * y, c * (1 - y)
-        out["Tjur"] = float(one @ mean / one.sum() - zero @ mean / zero.sum())
+        out["Tjur"] = ones / total - zeros / (n - total)
     return out

@@ -133,13 +133,10 @@ def random_effects(objective: Objective, group: str | None = None) -> pd.DataFra
         V = np.einsum("ka,abx,kb->kx", lam, random.first, lam, optimize=True)[own]
         parts[i] = modes.first[own].T, modes.sigma * np.sqrt(V).T
         at += r.structure.width
-    for i, t, begin, lam in zip(
-        order.rest, modes.columns.terms, modes.columns.starts, random.scales.rest, strict=False
-    ):
+    of_rest = zip(order.rest, modes.columns.terms, modes.columns.starts, random.scales.rest, strict=False)
+    for place, (i, t, begin, lam) in enumerate(of_rest):
         own = slice(begin, begin + t.size)
-        at_level = np.arange(begin, begin + t.size).reshape(t.levels, t.width)
-        inner = random.inverse[at_level[:, :, None], at_level[:, None, :]]
-        V = np.einsum("ka,lab,kb->lk", lam, inner, lam, optimize=True)
+        V = np.einsum("ka,lab,kb->lk", lam, random.diagonal_blocks(place), lam, optimize=True)
         parts[i] = modes.rest[own].reshape(t.levels, t.width), modes.sigma * np.sqrt(V)
     frames = []
     for i, r in enumerate(model.random):

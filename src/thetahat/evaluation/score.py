@@ -29,6 +29,7 @@ from ..printable import encoded
 from ..protocols import (
     CountsBytes,
     HasNote,
+    KnowsError,
     Steers,
     averaging_of,
     draws_of,
@@ -256,7 +257,8 @@ def score(model: ModelLike, source: Source, *, generator: torch.Generator | None
     """log p of every term of a source, by one pass.
 
     A model that draws is evaluated twice with independent draws: the value is the mean of both (a mean of
-    bounds is a bound), and half their difference measures its noise, error² = Σ c² (a − b)² / 4.
+    bounds is a bound), and half their difference measures its noise, error² = Σ c² (a − b)² / 4. One that knows its
+    standard error s from its draws (`protocols.KnowsError`) is evaluated once: error² = Σ c² s².
 
     Parameters
     ----------
@@ -367,7 +369,11 @@ def _log_prob(model: ModelLike, batch: Batch, generator: torch.Generator | None)
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if first is not None and first.device.type != "cpu":
         batch = batch.to(first.device)
-    draws = "generator" in inspect.signature(model.log_prob).parameters
+    known = model.log_prob_with_error(batch, generator) if isinstance(model, KnowsError) else None
+    if known is not None:
+        value, error = (t.reshape(-1).to("cpu", torch.float64) for t in known)
+        return value, error
+    draws = kind_of(model) != "exact" and "generator" in inspect.signature(model.log_prob).parameters
     given: Settings = {"generator": generator} if draws else {}
     a, *rest = (
         model.log_prob(batch, **given).reshape(-1).to("cpu", torch.float64) for _ in range(2 if draws else 1)

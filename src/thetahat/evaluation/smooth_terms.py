@@ -194,12 +194,11 @@ def freedom(modes: Modes) -> tuple[dict[int, float], dict[int, float]]:
     FF_jj = 1 − 2 (H⁻¹)_jj + Σ_k penalised (H⁻¹)_jk²
     """
     f, columns, order, random = modes.factored, modes.columns, modes.model.order, modes.model.random
-    inverse, m = f.inverse, columns.penalised
-    diagonal = np.diag(inverse)
-    squares = (inverse[:, :m] ** 2).sum(1)
+    m = columns.penalised
+    diagonal, squares = f.schur.freedom(m)
     each = f.eliminated_squares() if any(r.each for r in random) else []
     if each:
-        squares += np.einsum("ij,jk,ki->i", inverse, sum(each), inverse)
+        squares += np.einsum("ij,jk,ki->i", f.inverse, sum(each), f.inverse)
     elif columns.grouped is not None:  # other smooth terms' columns are dense ones
         squares[columns.sparse_size :] += (f.T[1] ** 2).sum((0, 2))
     edf, reference = {}, {}

@@ -61,7 +61,7 @@ class Parameter:
     intercept: bool = True
     own_predictors: bool = False
 
-    @property
+    @cached_property
     def limits(self) -> Limits:
         """The linear predictors that the link maps into the range.
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,6 +36,9 @@ from .labels import Label, asked, labels
 Field = Callable[
     [Tensor, Tensor, Tensor], Tensor
 ]  # (φ (m,), state (m, s), which samples (m,)) → its slope (m, s)
+
+
+ROWS = 256  # rows that the exact trace takes back through the network at once
 
 
 @dataclass(frozen=True)
@@ -212,24 +216,47 @@ class ProbabilityFlow(Model):
         """The slope of (z, log-determinant): of each probe, or exactly."""
 
         def field(phi: Tensor, state: Tensor, which: Tensor) -> Tensor:
+            if signs is None:
+                return self._traced(phi, state[:, :d], None if label is None else label[which])
             with torch.enable_grad():
                 z = state[:, :d].detach().requires_grad_()
                 v = self.slope(phi, z, None if label is None else label[which])
-                if signs is None:
-                    rows = [
-                        torch.autograd.grad(v[:, j].sum(), z, retain_graph=True)[0][:, j] for j in range(d)
-                    ]
-                    traces = torch.stack(rows, 1).sum(1, keepdim=True)
-                else:
-                    e = signs[which]
-                    pulled = [
-                        torch.autograd.grad(v, z, e[:, j], retain_graph=True)[0] * e[:, j]
-                        for j in range(e.shape[1])
-                    ]
-                    traces = torch.stack([each.sum(1) for each in pulled], 1)
+                e = signs[which]
+                pulled = [
+                    torch.autograd.grad(v, z, e[:, j], retain_graph=True)[0] * e[:, j]
+                    for j in range(e.shape[1])
+                ]
+                traces = torch.stack([each.sum(1) for each in pulled], 1)
             return torch.cat([v.detach(), traces], 1)
 
         return field
+
+    def _traced(self, phi: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
+        """v̂ and tr(∂v̂/∂z) = Σ_j ∂v̂_j/∂z_j, (m, d + 1): several j in one backward pass of the network."""
+        m, d = z.shape
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            v = self.slope(phi, z, label)
+            parts = torch.eye(d, dtype=z.dtype, device=z.device).split(max(1, ROWS // m))
+            own = [_diagonal(v, z, part) for part in parts]
+        return torch.cat([v.detach(), torch.cat(own).sum(0)[:, None]], 1)
+
+
+def _diagonal(v: Tensor, z: Tensor, units: Tensor) -> Tensor:
+    """∂v_j/∂z_j, (k, m), of the components j that the units (k, d) are of."""
+    if len(units) > 1:
+        try:
+            with (
+                warnings.catch_warnings()
+            ):  # torch says where it takes a loop of its own: the values are the same
+                warnings.simplefilter("ignore")
+                e = units[:, None].expand(-1, *v.shape)
+                (pulled,) = torch.autograd.grad(v, z, e, retain_graph=True, is_grads_batched=True)
+            return torch.einsum("kmd,kd->km", pulled, units)
+        except RuntimeError:
+            pass  # a layer whose backward pass torch cannot take for several at once
+    each = [torch.autograd.grad(v, z, e.expand_as(v), retain_graph=True)[0] @ e for e in units]
+    return torch.stack(each)
 
 
 # ---- Dormand and Prince, 5(4) ------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -21,11 +21,11 @@ from ..families.mixture_of import MixtureOf
 from ..models.base import drawn
 from ..protocols import Categories
 from ..types import Data, Settings
-from .bound import Bound, log_mean_exp
+from .bound import FEWEST, Bound, log_mean_exp, log_mean_exp_error
 from .labels import Label, Labelled, asked, check_classes, check_network, labels, observations_of
 
 ESTIMATORS = ("iwae", "doubly reparameterised")
-HELD = 2**22  # components of y times draws that a score holds at once
+HELD = 2**20  # components of y times draws that a score holds at once
 
 
 class VAE(Bound):
@@ -207,11 +207,25 @@ class VAE(Bound):
             return self._closed(y, c, m, log_s, self._noise(1, m, generator)[0])
         if torch.is_grad_enabled():
             return self._bound(y, c, m, log_s, self._noise(self.K, m, generator))
+        return log_mean_exp(self._draws(y, c, m, log_s, generator), self.K, HELD // max(y.numel(), 1))
 
-        def log_weights(k: int) -> Tensor:
-            return self._log_weights(y, c, m, log_s, self._noise(k, m, generator))[0]
+    @torch.no_grad()
+    def log_prob_with_error(
+        self, batch: Batch, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """The bound of each observation and the standard error of its draws, (n,) each, in one pass; None: too few
+        draws to know it (`protocols.KnowsError`)."""
+        if self.K < FEWEST:
+            return None
+        y, c = self._observed(batch), self._label(batch)
+        draws = self._draws(y, c, *self._posterior(y, c), generator)
+        return log_mean_exp_error(draws, self.K, HELD // max(y.numel(), 1))
 
-        return log_mean_exp(log_weights, self.K, HELD // max(y.numel(), 1))
+    def _draws(
+        self, y: Tensor, c: Tensor | None, m: Tensor, log_s: Tensor, generator: torch.Generator | None
+    ) -> Callable[[int], Tensor]:
+        """k → the log weights of k new draws, (k, n)."""
+        return lambda k: self._log_weights(y, c, m, log_s, self._noise(k, m, generator))[0]
 
     def log_prob_at(self, batch: Batch, noise: Tensor) -> Tensor:
         """The bound at given draws of z = m + s ε, (n,).

@@ -42,7 +42,8 @@ from ..solvers.newton import Newton
 from ..solvers.proximal import Proximal
 from ..threads import one_thread
 from ..types import ModelLike, Plain, SolverLike
-from .meat import codes_of, sharing
+from .cluster_scores import sharing
+from .meat import codes_of
 from .natural import coordinates, natural, parameter
 
 KINDS = ("pairs", "parametric", "cluster")

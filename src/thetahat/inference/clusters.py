@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,21 +12,51 @@ from ..data import Source
 from ..errors import BadArgument
 
 
+@dataclass(frozen=True)
+class ClusterColumn:
+    """The labels of rows that stay in an engine: the column that has them there."""
+
+    name: str
+
+
+Labels = np.ndarray | ClusterColumn
+
+
+def held(clusters: Sequence[Labels] | None, what: str) -> list[np.ndarray] | None:
+    """The labels themselves, for what reads all rows of a cluster at once.
+
+    Raises
+    ------
+    BadArgument
+        they are of rows in an engine
+    """
+    out = None if clusters is None else [c for c in clusters if isinstance(c, np.ndarray)]
+    if clusters is not None and out is not None and len(out) < len(clusters):
+        raise BadArgument(
+            f"{what} reads all rows of a cluster at once, and they stay in an engine. Accepted there: covariance='cluster'."
+        )
+    return out
+
+
 def key(by: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
     """What can be remembered by."""
     return by if by is None or isinstance(by, str) else tuple(by)
 
 
-def labels(by: str | Sequence[str] | None, source: Source) -> list[np.ndarray] | None:
-    """The columns that identify clusters, one label a row that was fitted."""
+def labels(by: str | Sequence[str] | None, source: Source) -> Sequence[Labels] | None:
+    """The columns that identify clusters, one label a row that was fitted; of rows in an engine the columns' names."""
     if by is None:
         return None
     import pandas as pd
 
+    from ..data.partitioned import PartitionedTable
     from ..data.table import Table
     from ..models.sequences import Sequences
 
     columns = [by] if isinstance(by, str) else list(by)
+    if isinstance(source, PartitionedTable):
+        source.frame.whole.require(columns, where="by")
+        return [ClusterColumn(name) for name in columns]
     if not isinstance(source, Table) and not (isinstance(source, Sequences) and source.frame is not None):
         return [torch.cat([b[c] for b in source.batches()]).numpy() for c in columns]
     found = [source.column(c) for c in columns]
@@ -43,10 +74,3 @@ def labels(by: str | Sequence[str] | None, source: Source) -> list[np.ndarray] |
                 "need several clusters."
             )
     return found
-
-
-def check_clusters(kind: str, by: str | Sequence[str] | None, source: Source) -> None:
-    """Refuse a kind of covariance, or clusters, that a fit of this source could not have."""
-    from . import covariance
-
-    covariance.check(kind, labels(by, source))

@@ -42,6 +42,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data import Source
 from ..errors import BadArgument, NoCurvature
 from ..families.links import Identity
 from ..families.normal import Normal
@@ -56,6 +57,7 @@ from ..solvers.choice import DENSE
 from ..types import name_of
 from . import satterthwaite, serial, small_sample, sparsity
 from .bread import Inverse, bread
+from .clusters import Labels, held, labels
 from .meat import cluster_sums, codes_of, meat, reduced, sandwich_diagonal
 from .natural import elementwise, jacobian, own_places, slopes
 from .natural import linear as free
@@ -68,7 +70,7 @@ KINDS = (
 CLUSTERED = ("cluster", "CR2", "CR3")
 DRAWS = 999  # of a bootstrap covariance
 
-Clusters = Sequence[np.ndarray] | None
+Clusters = Sequence[Labels] | None
 
 
 # ---- which kind --------------------------------------------------------------------------------------------
@@ -382,16 +384,8 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
     if kind == "bootstrap":
         from .bootstrap import refits
 
-        return Covariance(
-            kind,
-            refits=refits(
-                objective,
-                objective.theta,
-                DRAWS,
-                "pairs" if clusters is None else "cluster",
-                clusters=clusters,
-            )[0],
-        )
+        own, how = held(clusters, kind), "pairs" if clusters is None else "cluster"
+        return Covariance(kind, refits=refits(objective, objective.theta, DRAWS, how, clusters=own)[0])
     if kind == "conditional":
         factor, freedom = satterthwaite.conditional(objective)
         every = freedom.of(torch.eye(objective.size, dtype=torch.float64))
@@ -400,7 +394,6 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
         return Covariance(kind, bread(objective, kind))
     if kind == "ols":
         return _ols(objective)
-    df = _freedom(objective, kind, clusters)
     if kind == "sparsity" and not quantile.linear(objective):
         raise BadArgument(
             "covariance='sparsity' is that of quantile regression, family='laplace' or AsymmetricLaplace(q)."
@@ -409,19 +402,20 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
         inverse: Factor | Inverse = sparsity.bread(objective)
     else:
         inverse = bread(objective, "expected" if kind in small_sample.POWERS else "observed")
+    if kind == "cluster":
+        assert clusters is not None
+        sums = tuple(cluster_sums(objective, clusters, regressors(objective)))
+        return Covariance(kind, inverse, sums=sums, df=min(len(U) for _, U in sums[: len(clusters)]) - 1.0)
+    own = held(clusters, f"covariance={kind!r}")
+    df = _freedom(objective, kind, own)
     if kind in ("HC2", "HC3"):
         return Covariance(kind, inverse, meat=Information(small_sample.by_rows(objective, kind)), df=df)
     if kind in ("CR2", "CR3"):
-        assert clusters is not None
-        found = small_sample.by_clusters(objective, kind, clusters[0])
+        assert own is not None
+        found = small_sample.by_clusters(objective, kind, own[0])
         return Covariance(kind, inverse, sums=((1.0, found.sums()),), df=df, clusters=found)
-    if kind == "cluster":
-        assert clusters is not None
-        return Covariance(
-            kind, inverse, sums=tuple(cluster_sums(objective, clusters, regressors(objective))), df=df
-        )
     if plain_kind(kind) == "HAC":
-        K = serial.meat(objective, kind, None if clusters is None else clusters[0])
+        K = serial.meat(objective, kind, None if own is None else own[0])
         return Covariance(kind, inverse, meat=K, df=df)
     K = meat(objective)
     if kind == "sparsity":
@@ -450,7 +444,7 @@ def _ols(objective: Objective) -> Covariance:
     return Covariance("ols", bread(objective), stretch, df=max(n - p, 0.0))
 
 
-def _freedom(objective: Objective, kind: str, clusters: Clusters) -> float:
+def _freedom(objective: Objective, kind: str, clusters: Sequence[np.ndarray] | None) -> float:
     """t's degrees of freedom: G − 1 of clusters (of the fewer, by two columns); n − p of a normal linear
     model; else ∞, the normal."""
     if clusters is not None and (plain_kind(kind) != "HAC" or len(np.unique(clusters[0])) < len(clusters[0])):
@@ -529,3 +523,8 @@ def spread_of(draws: Tensor) -> Tensor:
     draws = draws[torch.isfinite(draws).all(1)]
     out: Tensor = torch.atleast_2d(torch.cov(draws.T))
     return out
+
+
+def check_clusters(kind: str, by: str | Sequence[str] | None, source: Source) -> None:
+    """Refuse a kind of covariance, or clusters, that a fit of this source could not have."""
+    check(kind, labels(by, source))

@@ -17,6 +17,7 @@ from ..models.base import names_of
 from ..protocols import MapsIntervals
 from . import bootstrap as boot
 from . import profile
+from .clusters import held
 from .covariance import Clusters, Covariance, prepare
 from .covariance import natural as spread
 from .natural import coordinates, find, natural, probabilities
@@ -107,7 +108,7 @@ def intervals(
         attrs["endpoints"] = {name: (low.status, high.status) for name, (low, high) in found.items()}
     else:
         how = "pairs" if clusters is None else "cluster"
-        frame = boot.bootstrap(objective, theta, draws, how, clusters=clusters, seed=seed)
+        frame = boot.bootstrap(objective, theta, draws, how, clusters=held(clusters, kind), seed=seed)
         attrs |= {"failed": frame.attrs["failed"], "draws": draws}
         ends = np.nanquantile(frame.to_numpy()[:, wanted], [(1 - level) / 2, (1 + level) / 2], axis=0).T
     out = pd.DataFrame(ends, index=[names_of(objective.model)[i] for i in wanted], columns=["low", "high"])

@@ -22,10 +22,11 @@ from ..likelihood import Information, LogLikelihood, Objective, total
 from ..models.information import Factor
 from ..models.regression import Regression
 from ..models.sparse_rows import row_dots
-from ..models.taylor import scores
 from ..protocols import Together
 from ..types import Level
 from .bread import Inverse
+from .cluster_scores import sharing, sums_there, unit_scores
+from .clusters import ClusterColumn, Labels, held
 
 
 def meat(objective: Objective) -> Information:
@@ -63,14 +64,6 @@ def _spread(objective: Objective, part: Information, at: Tensor) -> Information:
     return Information(A)
 
 
-def sharing(objective: Objective) -> list[list[LogLikelihood]]:
-    """The terms, those over one source together."""
-    groups: dict[int, list[LogLikelihood]] = {}
-    for term in objective.terms:
-        groups.setdefault(id(term.source), []).append(term)
-    return list(groups.values())
-
-
 def _squared(
     term: LogLikelihood, outer: Callable[[Batch, Tensor | None], Information]
 ) -> Callable[[Batch], Information]:
@@ -85,19 +78,6 @@ def _meat_weight(term: LogLikelihood, batch: Batch) -> Tensor | None:
         if weight is None or term.weights is None
         else torch.where(batch.count > 0, weight**2 / batch.count, 0.0)
     )
-
-
-def unit_scores(objective: Objective, terms: list[LogLikelihood], batch: Batch) -> Tensor:
-    """c · w · s of each entry of the first index, (n, p), summed over the terms and over the further
-    indices of a term (time)."""
-    out = torch.zeros(len(batch), objective.size, dtype=torch.float64)
-    for term in terms:
-        weight = term.weight(batch)
-        s = scores(term.scored, batch, weight).to(torch.float64)
-        if weight is not None:
-            s = s * weight.reshape(-1, 1)
-        out[:, objective.positions(term.model)] += s.reshape(len(batch), -1, s.shape[-1]).sum(1)
-    return out
 
 
 def _outer(objective: Objective, terms: list[LogLikelihood], batch: Batch) -> Tensor:
@@ -137,17 +117,14 @@ def numbered(objective: Objective, term: LogLikelihood) -> Iterator[tuple[int, B
         start += len(batch)
 
 
-def cluster_sums(objective: Objective, clusters: Sequence[np.ndarray], p: int) -> list[tuple[float, Tensor]]:
+def cluster_sums(objective: Objective, clusters: Sequence[Labels], p: int) -> list[tuple[float, Tensor]]:
     """(f, U), U (G, p) the score of each cluster: K = Σ f UᵀU. By two columns K_A + K_B − K_{A∩B}, each with
     its own f.
 
     f = G/(G − 1) · (n − 1)/(n − p), n = Σ c
     """
-    labels = [codes_of(objective, c) for c in clusters]
-    signs = [1.0] * len(labels)
-    if len(labels) == 2:
-        labels.append(np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1))
-        signs.append(-1.0)
+    names = [c.name for c in clusters if isinstance(c, ClusterColumn)]
+    found = sums_there(objective, names) if names else list(_sums_here(objective, clusters))
     n = objective.observations
     if n <= p:
         raise BadArgument(
@@ -155,9 +132,19 @@ def cluster_sums(objective: Objective, clusters: Sequence[np.ndarray], p: int) -
             "small-sample factor."
         )
     out = []
-    for sign, codes in zip(signs, labels, strict=True):
-        groups = int(codes.max()) + 1
-        U = torch.zeros(groups, objective.size, dtype=torch.float64)
+    for i, U in enumerate(found):
+        groups = len(U)
+        out.append(((-1.0 if i == 2 else 1.0) * (groups / (groups - 1)) * ((n - 1) / (n - p)), U))
+    return out
+
+
+def _sums_here(objective: Objective, clusters: Sequence[Labels]) -> Iterator[Tensor]:
+    """U of each column of labels, and of two that of their combinations."""
+    labels = [codes_of(objective, c) for c in held(clusters, "by") or ()]
+    if len(labels) == 2:
+        labels.append(np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1))
+    for codes in labels:
+        U = torch.zeros(int(codes.max()) + 1, objective.size, dtype=torch.float64)
         for terms in sharing(objective):
             for start, batch in numbered(objective, terms[0]):
                 U.index_add_(
@@ -165,8 +152,7 @@ def cluster_sums(objective: Objective, clusters: Sequence[np.ndarray], p: int) -
                     torch.from_numpy(codes[start : start + len(batch)]),
                     unit_scores(objective, terms, batch),
                 )
-        out.append((sign * (groups / (groups - 1)) * ((n - 1) / (n - p)), U))
-    return out
+        yield U
 
 
 def codes_of(objective: Objective, labels: np.ndarray) -> np.ndarray:

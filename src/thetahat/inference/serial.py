@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from ..likelihood import Information, Objective
-from .meat import codes_of, numbered, sharing, unit_scores
+from .cluster_scores import sharing, unit_scores
+from .meat import codes_of, numbered
 
 
 def lag_of(kind: str) -> int | None:

@@ -23,6 +23,8 @@ Regression, §3.4.2.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import torch
 from scipy.stats import norm
@@ -36,6 +38,9 @@ from ..solvers import quantile
 LEAST = float(np.finfo(float).eps) ** (
     2 / 3
 )  # what a difference of two fitted quantiles is above zero, of their size
+
+
+_BREADS: WeakKeyDictionary[Objective, Factor] = WeakKeyDictionary()  # errors and criteria ask for the same
 
 
 def bandwidth(n: float, level: float) -> float:
@@ -62,6 +67,8 @@ def bread(objective: Objective) -> Factor:
     FlatDirection
         the fitted quantiles cross in so many rows that H is singular
     """
+    if objective in _BREADS:
+        return _BREADS[objective]
     X, y, w, level, step, sigma = _data(objective)
     n = float(w.sum())
     h = bandwidth(n, level)
@@ -80,6 +87,7 @@ def bread(objective: Objective) -> Factor:
             "near it. "
             "fit.bootstrap() shows how the estimates vary."
         )
+    _BREADS[objective] = factor
     return factor
 
 

@@ -111,7 +111,7 @@ def tensors_of(objective: Objective, dense: int) -> dict[str, Tensor]:
     except (FitError, NotPositiveDefinite, np.linalg.LinAlgError):
         return {}  # of a fit that failed: no modes here, none there
     out = {"modes.rest": modes.rest} | ({} if modes.first is None else {"modes.first": modes.first})
-    out |= factor_arrays(modes.factored) if modes.factored.size <= dense else {}
+    out |= factor_arrays(modes.factored, dense)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in out.items()}
     return tensors | {"latent.u": u, "latent.D": D}
 

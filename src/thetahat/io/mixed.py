@@ -2,7 +2,7 @@
 
     modes.*       û of the groups that were fitted (of smooth terms, their coefficients), times Λ
     factor.*      G of H = P + ΛᵀGΛ, the random effects and the fixed ones together (`models.elimination`): what predictions
-                  of known groups have their intervals from, and the effects their errors; up to `DENSE` columns
+                  of known groups have their intervals from, and the effects their errors; up to `DENSE` columns of a dense S
     freedom.*     ∂C/∂(σ, φ) and C: Satterthwaite's degrees of freedom (`inference.satterthwaite`)
     root.i        R with RᵀR = XᵀX of the i-th term's columns, a smooth one: its test
 
@@ -25,8 +25,10 @@ from ..evaluation.modes import Modes, modes_of
 from ..evaluation.smooth_terms import roots_of
 from ..inference import satterthwaite
 from ..likelihood import Objective
+from ..memory import free
 from ..models.blocks import Pattern
 from ..models.elimination import Array, Columns, Cross, Factored, NotPositiveDefinite
+from ..models.gram import Bordered, Gram
 from ..models.mixed import Mixed, columns_without_rows
 from ..models.random_effects import Random, RandomEffects, curve_of_each_group
 from ..models.regression import NARROW, Regression
@@ -177,7 +179,7 @@ def tensors_of(objective: Objective) -> dict[str, Tensor]:
     try:
         modes = modes_of(objective)
         out |= {"modes.rest": modes.rest} | ({} if modes.first is None else {"modes.first": modes.first})
-        out |= factor_arrays(modes.factored) if modes.factored.size <= DENSE else {}
+        out |= factor_arrays(modes.factored, DENSE)
         out |= {f"root.{i}": R for i, R in roots_of(objective, modes).items()}
     except (FitError, NotPositiveDefinite, np.linalg.LinAlgError):
         pass  # of a fit that failed: no modes here, none there
@@ -191,9 +193,16 @@ def tensors_of(objective: Objective) -> dict[str, Tensor]:
     return tensors
 
 
-def factor_arrays(factor: Factored) -> dict[str, Array]:
-    """G, of which H is made again."""
-    cross, out = factor.cross, {"factor.rest": factor.cross.rest}
+def factor_arrays(factor: Factored, most: int) -> dict[str, Array]:
+    """G, of which H is made again; nothing of a dense one of more columns."""
+    if factor.columns.gram is None and factor.size > most:
+        return {}
+    cross, rest = factor.cross, factor.cross.rest
+    out: dict[str, Array] = {}
+    if isinstance(rest, Bordered):
+        out |= {"factor.inside": rest.inside, "factor.side": rest.side, "factor.rest": rest.corner}
+    else:
+        out["factor.rest"] = rest
     if cross.G00 is not None and cross.dense is not None:
         out |= {"factor.G00": cross.G00, "factor.dense": cross.dense}
     if cross.sparse is not None:
@@ -258,7 +267,9 @@ def _factor(model: RandomEffects, columns: Columns, tensors: Mapping[str, Tensor
     """The factor of H, made again of G and Λ."""
     own = {n.removeprefix("factor."): t.numpy() for n, t in tensors.items() if n.startswith("factor.")}
     size, g, ms = columns.starts[-1], columns.grouped, columns.sparse_size
-    shaped(own["rest"], (size, size), "factor.rest")
+    inside = own.get("inside")
+    beside = 0 if inside is None else ms
+    shaped(own["rest"], (size - beside, size - beside), "factor.rest")
     values: Array | None = None
     if g is not None:
         q = g.width
@@ -268,7 +279,17 @@ def _factor(model: RandomEffects, columns: Columns, tensors: Mapping[str, Tensor
             values = own["sparse"]
             columns.__dict__["pattern"] = _pattern(own, (g.levels, ms)), []
             shaped(values, (q, len(own["columns"])), "factor.sparse")
-    cross = Cross(own.get("G00"), values, own.get("dense"), own["rest"], columns)
+    rest: Array | Bordered = own["rest"]
+    columns.__dict__["gram"] = None
+    if inside is not None:
+        gram = Gram.made(
+            columns.pattern[0], [(t.levels, t.width) for t in columns.sparse_terms], (free() or np.inf) / 8
+        )
+        columns.__dict__["gram"] = gram
+        shaped(inside, (len(gram.columns),), "factor.inside")
+        shaped(own["side"], (ms, size - ms), "factor.side")
+        rest = Bordered(gram, inside, own["side"], own["rest"])
+    cross = Cross(own.get("G00"), values, own.get("dense"), rest, columns)
     scales, _ = model.scales(model.covariance.detach())
     try:
         return Factored(cross, scales, fixed=True)

@@ -183,7 +183,7 @@ def _models(content: Settings, tensors: dict[str, Tensor], path: Path, given: Pl
             needed = wanted if len(code) == 1 else f"[{wanted}]"
             raise BadArgument(
                 f"{path} holds a fit of {wanted!r}, which is code, and code is not saved: "
-                f"th.load({str(path)!r}, model={needed})."
+                f"th.load({str(path)!r}, model={needed}). In a command: --model FILE.py:{configs[code[0]]['name']}."
             )
         models = build(described)
     else:

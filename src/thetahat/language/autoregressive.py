@@ -1,8 +1,7 @@
 """Autoregressive: a text is as probable as its tokens are, each given those before it. GPT's likelihood.
 
-With the features h and the output matrix W of a network, log p of one token needs no (B, T, V) tensor, only
-its logsumexp, which is gathered over blocks of the vocabulary; a block's logits are computed again when the
-gradient asks for them.
+Of a network with features and an output matrix only the tokens that count are taken through the matrix
+(`token_log_prob`), and a prompt that several rows begin with is read once (`shared_prompts`).
 """
 
 from __future__ import annotations
@@ -20,11 +19,13 @@ from ..data.source import evaluating
 from ..errors import BadArgument, ModelError, OutOfSupport
 from ..models.base import Model, unpadded
 from ..networks.causality import SMALL, first_peek
-from ..protocols import Extends, HasFeatures, HasVocabulary, fact
+from ..protocols import Extends, HasFeatures, HasVocabulary, SharesPrompts, fact
 from ..types import ModelLike
-from .adapters import adapted_by, without
+from .adapters import Adapted, adapted_by, without
 from .pretrained import Pretrained, is_pretrained
 from .sampling import Sampling
+from .shared_prompts import PROMPT, SharedPrompts
+from .token_log_prob import columns_read, in_float, logits_log_prob, selects, token_log_prob
 
 SHORT = 128  # tokens on which a large network is tried
 
@@ -34,7 +35,9 @@ class Autoregressive(Model):
 
         log p(x_t | x_<t, θ) = f_θ(x_<t)_{x_t} − log Σ_v exp f_θ(x_<t)_v
 
-    Terms are (B, T), in nats per token; those with count 0 (padding, context alone) are exactly 0.
+    Terms are (B, T), in nats per token; those with count 0 (padding, context alone) are exactly 0. Rows that begin with
+    one prompt read it once where the batch says so: "prompt" (B, T), the number of the row's prompt at its tokens, −1
+    elsewhere.
 
     Parameters
     ----------
@@ -64,8 +67,7 @@ class Autoregressive(Model):
     References
     ----------
     Shannon (1951), Prediction and entropy of printed English; Bengio et al. (2003), A neural probabilistic
-    language model; Wijmans et al. (2024), Cut your losses in large-vocabulary language models (blocks of the
-    vocabulary).
+    language model.
 
     Examples
     --------
@@ -117,19 +119,53 @@ class Autoregressive(Model):
 
     def log_prob(self, batch: Batch) -> Tensor:
         """log p of each token given those before it, (B, T); exactly 0 where the count is 0."""
-        x, y = batch[self.inputs], batch[self.target]
         if not torch.compiler.is_compiling():
             self.check(batch)
-        given = self._documents(batch)
+        T = columns_read(batch)
+        if batch.shape[1] > T:  # what fills all rows up is not read
+            return F.pad(self._log_prob(batch[:, :T]), (0, batch.shape[1] - T))
+        return self._log_prob(batch)
+
+    def _log_prob(self, batch: Batch) -> Tensor:
+        if self._headed:
+            return self._of_counted(batch)
+        y, logits = batch[self.target], self._logits(batch[self.inputs], batch, self._documents(batch))
         if self.sampling is not None:
-            kept = batch.tensors.get("kept")
-            out = self.sampling.log_prob(self._logits(x, batch, given), y, kept)
-        elif self._headed:
-            head = self.network.lm_head
-            out = token_log_prob(self.network.features(x, *given), head.weight, head.bias, y, self.chunk)
+            return unpadded(self.sampling.log_prob(logits, y, batch.tensors.get("kept")), batch)
+        return unpadded(logits_log_prob(logits, y), batch)
+
+    def _of_counted(self, batch: Batch) -> Tensor:
+        """log p of the tokens that count, from their features; 0 of the others."""
+        y, kept, head = batch[self.target], batch.tensors.get("kept"), self.network.lm_head
+        counted = torch.nonzero(batch.count, as_tuple=True) if selects(batch) else None
+        if counted is None:
+            h = self.network.features(batch[self.inputs], *self._documents(batch))
         else:
-            out = torch.log_softmax(self._logits(x, batch, given), -1).gather(-1, y[..., None])[..., 0]
-        return unpadded(out, batch)
+            h, y = self._features(batch, *counted), y[counted]
+            kept = None if kept is None else kept[counted]
+        if self.sampling is not None:
+            out = self.sampling.log_prob(in_float(head(h)), y, kept)
+        elif isinstance(head, Adapted):  # its matrix is a sum, of which no block can be taken
+            out = logits_log_prob(head(h), y)
+        else:
+            out = token_log_prob(h, head.weight, head.bias, y, self.chunk)
+        if counted is None:
+            return unpadded(out, batch)
+        return out.new_zeros(batch.shape).index_put(counted, out)
+
+    def _features(self, batch: Batch, rows: Tensor, columns: Tensor) -> Tensor:
+        """The features at these places, (N, D); a prompt that several rows have is read once."""
+        x, network, given = batch[self.inputs], self.network, self._documents(batch)
+        shared = None
+        if PROMPT in batch and not given and isinstance(network, SharesPrompts) and network.shares_prompts:
+            shared = SharedPrompts.of(x, batch[PROMPT], rows, columns)
+        if shared is None:
+            h = network.features(x, *given)
+        else:
+            h = network.features_after(shared.prompts, shared.lengths, shared.answers, shared.prompt_of)
+            columns = columns - (shared.begin[rows] - 1)  # 0 is the last token of the prompt
+        out: Tensor = h.flatten(0, 1).index_select(0, rows * h.shape[1] + columns)
+        return out
 
     def _logits(self, x: Tensor, batch: Batch, given: tuple[Tensor, ...]) -> Tensor:
         """(B, T, V), float32 or better."""
@@ -138,7 +174,7 @@ class Autoregressive(Model):
             raise ModelError(
                 f"the network gives a tensor of shape {tuple(logits.shape)} for terms of shape {batch.shape}."
             )
-        return _wide(logits)
+        return in_float(logits)
 
     @torch.no_grad()
     def kept(self, batch: Batch) -> Tensor | None:
@@ -346,7 +382,7 @@ class Autoregressive(Model):
                 logits, cache = self.network.extend(unread, cache)
             else:
                 logits = self.network(window)[:, -1]
-            token = _draw(_wide(logits), sampling, generator)
+            token = _draw(in_float(logits), sampling, generator)
             if end is not None:
                 token = torch.where(over, end, token)
                 over |= token == end
@@ -359,67 +395,6 @@ class Autoregressive(Model):
                 out.append(token.expand(-1, max_new_tokens - len(out) + 1))
                 break
         return torch.cat(out, 1)
-
-
-def token_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, chunk: int = 8192) -> Tensor:
-    """log softmax(W h + b)_y without the logits of the whole vocabulary.
-
-        log p(y | h) = w_yᵀh + b_y − log Σ_k exp(l_k),      l_k = log Σ_{v in block k} exp(w_vᵀh + b_v)
-
-    Parameters
-    ----------
-    h
-        (…, D)
-    weight, bias
-        (V, D), and (V,) or None
-    y
-        (…,) tokens
-    chunk
-        tokens of a block; where V is no more, there is one block, and nothing is computed twice
-
-    Returns
-    -------
-    Tensor
-        (…,) nats, float32 or better
-
-    Examples
-    --------
-    >>> h, W, y = torch.randn(2, 3, 4), torch.randn(10, 4), torch.randint(10, (2, 3))
-    >>> whole = torch.log_softmax(h @ W.T, -1).gather(-1, y[..., None])[..., 0]
-    >>> bool(torch.allclose(token_log_prob(h, W, None, y, chunk=3), whole, atol=1e-5))
-    True
-    """
-    V = len(weight)
-    if chunk >= V:
-        normaliser, chosen = _block(h, weight, bias, y)
-        return chosen - normaliser
-    from torch.utils.checkpoint import checkpoint
-
-    normalisers, chosen = (
-        [],
-        torch.zeros((), dtype=torch.promote_types(h.dtype, torch.float32), device=h.device),
-    )
-    biases: tuple[Tensor | None, ...] = (None,) * -(-V // chunk) if bias is None else bias.split(chunk)
-    for k, (W, b) in enumerate(zip(weight.split(chunk), biases, strict=True)):
-        normaliser, own = checkpoint(
-            _block, h, W, b, y - k * chunk, use_reentrant=False, preserve_rng_state=False
-        )
-        normalisers.append(normaliser)
-        chosen = chosen + own
-    return chosen - torch.logsumexp(torch.stack(normalisers), 0)
-
-
-def _block(h: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(log Σ_v exp(logit_v), logit_y or 0 where y lies in another block) of a block of the vocabulary."""
-    logits = _wide(F.linear(h, weight, bias))
-    inside = (y >= 0) & (y < len(weight))
-    own = logits.gather(-1, y.clamp(0, len(weight) - 1)[..., None])[..., 0]
-    return torch.logsumexp(logits, -1), torch.where(inside, own, torch.zeros_like(own))
-
-
-def _wide(logits: Tensor) -> Tensor:
-    """float32 or better: a logsumexp of bfloat16 is worth two digits."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:

@@ -19,6 +19,7 @@ from ..protocols import Sampler, Samples, Truncates
 from ..types import Data, ModelLike
 from .autoregressive import Autoregressive
 from .samplers import ContinuousBatching, Drawn
+from .shared_prompts import PROMPT
 from .truncated import Gap
 
 Reward = Callable[[list[Tensor], list[Tensor]], Tensor]
@@ -35,6 +36,7 @@ class Generations:
     (B, T), B prompts · G:
 
         input, target (B, T)    tokens, and those that follow; the count is 1 where the target belongs to the answer, its end included
+        prompt (B, T)           the number of the row's prompt at its tokens, −1 elsewhere: log_prob reads each once
         log_prob (B, T)         log π of each token, by the policy as it stands when they are drawn
         sampler_log_prob (B, T) by what drew them;    only where that is another programme (`language.Server`)
         reference (B, T)        of the reference;    only with one
@@ -90,9 +92,9 @@ class Generations:
         `language.TruncatedImportance` corrects for it. A model that is no Autoregressive draws by its own `sample`, prompts of one
         length at a time
     reuse_log_prob
-        "log_prob" is what the sampler found as it drew, and no second pass over the answers is made. The two are equal to
-        rounding where draws and training run in one precision (in float64 to 1e-12); with Stochastic(precision=…) they differ
-        by that of the precision, so leave it False there
+        "log_prob" is what the sampler found as it drew, and no second pass over the answers is made. None: where the two are
+        equal to rounding (1e-12 in float64, 1e-5 in float32), which is with a sampler of the model's own, and θ in float32 or
+        better
 
     Raises
     ------
@@ -141,7 +143,7 @@ class Generations:
         batch_size: int | None = None,
         seed: int = 0,
         sampler: Sampler | None = None,
-        reuse_log_prob: bool = False,
+        reuse_log_prob: bool | None = None,
     ):
         if sampler is not None and not isinstance(sampler, Sampler):
             raise BadArgument(
@@ -187,7 +189,9 @@ class Generations:
         self.reference, self.kl_coef, self.truncated = reference, kl_coef, truncated
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.each = min(prompts_per_step or len(self.prompts), len(self.prompts))
-        self.sampler, self.reuse_log_prob = sampler or ContinuousBatching(), reuse_log_prob
+        self.sampler = sampler or ContinuousBatching()
+        self.reuse_log_prob = self.sampler.exact if reuse_log_prob is None else reuse_log_prob
+        self._if_wide = reuse_log_prob is None  # of a θ in 16 bits two orders of summation differ by 1e-2
         self.generator = torch.Generator().manual_seed(seed)
         self.at = self.constant = self.passes = 0
         self.gap: Gap | None = None  # of the last pass
@@ -370,7 +374,7 @@ class Generations:
         """log π of each token, (B, T); what else is known of the draws is put into the batch."""
         if drawn.kept is not None:
             batch.tensors["kept"] = spread_out(drawn.kept, batch.count).clamp(min=1)
-        if self.reuse_log_prob and drawn.log_prob is not None and self.sampler.exact:
+        if self._reuses(model) and drawn.log_prob is not None:
             if model.sampling is not None and model.sampling.temperature == 0:
                 raise BadArgument(
                     "temperature=0 always takes the most probable token: nothing can be learnt."
@@ -394,6 +398,13 @@ class Generations:
                 own = model.raw_log_prob(here).cpu()
                 self.gap = Gap.of(own, spread_out(drawn.raw_log_prob, batch.count), batch.count)
         return log_prob
+
+    def _reuses(self, model: ModelLike) -> bool:
+        """Whether log q as it was drawn stands for a second pass."""
+        if not self._if_wide or not isinstance(model, torch.nn.Module):
+            return self.reuse_log_prob
+        kinds = {p.dtype for p in model.parameters()}
+        return self.reuse_log_prob and kinds <= {torch.float32, torch.float64}
 
     def _of_reference(self, model: ModelLike, batch: Batch) -> Tensor:
         """log π_ref of each token, (B, T)."""
@@ -482,16 +493,19 @@ def spread_out(values: list[Tensor], count: Tensor) -> Tensor:
 
 
 def _laid_out(prompts: list[Tensor], answers: list[Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """(input and target (B, T), count (B, T)): 1 at the targets that belong to an answer; what fills a row up
-    has count 0."""
+    """(input, target and prompt (B, T), count (B, T)): 1 at the targets that belong to an answer; what fills a row up
+    has count 0. The prompt is the first row that has it, at its tokens, −1 elsewhere."""
+    number: dict[tuple[int, ...], int] = {}
     T = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True)) - 1
     both = torch.zeros(2, len(prompts), T, dtype=torch.long)
+    prompt = torch.full((len(prompts), T), -1)
     count = torch.zeros(len(prompts), T, dtype=torch.float64)
     for i, (p, a) in enumerate(zip(prompts, answers, strict=True)):
         whole = torch.cat([p, a])
         both[0, i, : len(whole) - 1], both[1, i, : len(whole) - 1] = whole[:-1], whole[1:]
         count[i, len(p) - 1 : len(whole) - 1] = 1
-    return {"input": both[0], "target": both[1]}, count
+        prompt[i, : len(p)] = number.setdefault(tuple(p.tolist()), i)
+    return {"input": both[0], "target": both[1], PROMPT: prompt}, count
 
 
 def _at_last(count: Tensor) -> Tensor:

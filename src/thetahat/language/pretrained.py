@@ -46,7 +46,8 @@ class Pretrained(nn.Module):
     `linear` says whether the logits are one matrix times the last hidden state (then a large vocabulary is
     never held whole); `masks` whether documents in one row can be kept apart: their hidden states in one row
     are those of rows of their own; `extends` whether keys and values of what was read can be kept, with the logits
-    of the whole row (else it is read again); `limit` how many positions it has, None where there is no limit.
+    of the whole row (else it is read again); `shares_prompts` whether a prompt can be read once for several answers;
+    `limit` how many positions it has, None where there is no limit.
 
     Parameters
     ----------
@@ -76,6 +77,7 @@ class Pretrained(nn.Module):
         self.linear, self.masks = self._tried()
         self._rows: bool | None = None
         self._extends: bool | None = None
+        self._shares: bool | None = None
 
     @property
     def lm_head(self) -> nn.Linear:
@@ -116,10 +118,23 @@ class Pretrained(nn.Module):
             self._extends = self._tried_cache(_equal_extended)
         return self._extends
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether a prompt can be read once for several answers (`features_after`). Tried once."""
+        if self._shares is None:
+            self._shares = self._tried_cache(_equal_shared)
+        return self._shares
+
     def read(self, tokens: Tensor, lengths: Tensor, cache: Aligned | None) -> tuple[Tensor, Aligned]:
         """Logits of the token after each row's last, (B, V), and what was read (`protocols.ReadsRows`)."""
         self._inside(int(lengths.max()) if cache is None else tokens.shape[1] + int(cache.lengths.max()))
         return _read(self.own, tokens, lengths, cache)
+
+    def features_after(self, prompts: Tensor, lengths: Tensor, answers: Tensor, prompt_of: Tensor) -> Tensor:
+        """Features of each prompt's last token and of the answers' tokens, (R, 1 + A, D)
+        (`protocols.SharesPrompts`)."""
+        self._inside(answers.shape[1] + int(lengths.max()))
+        return _hidden_after(self.own, prompts, lengths, answers, prompt_of)
 
     def _positions(self, tokens: Tensor, documents: Tensor | None) -> dict[str, Tensor]:
         """The position of each token in its document, where there are several."""
@@ -238,6 +253,17 @@ def _equal_extended(own: Plain, rows: list[Tensor]) -> bool:
     return cache is not None and _equal(torch.stack(found), _alone(own, rows[:1])[0])
 
 
+def _equal_shared(own: Plain, rows: list[Tensor]) -> bool:
+    """Whether answers that are read after their prompts, two to each, have the hidden states of the rows alone."""
+    lengths = torch.tensor([len(r) - TRIED for r in rows])
+    prompts = [F.pad(r[:-TRIED], (0, int(lengths.max()) - len(r) + TRIED)) for r in rows]
+    answers = torch.stack([each for r in rows for each in (r[-TRIED:], r[-TRIED:].flip(0))])
+    of = torch.arange(len(rows), device=answers.device).repeat_interleave(2)
+    found = _hidden_after(own, torch.stack(prompts), lengths, answers, of)
+    whole = [torch.cat([rows[i][:-TRIED], a]) for i, a in zip(of.tolist(), answers, strict=True)]
+    return _equal(found, torch.stack([_hidden(own, r[None], {})[0, -TRIED - 1 :] for r in whole]))
+
+
 def _alone(own: Plain, rows: list[Tensor]) -> Tensor:
     """The logits of the last 1 + TRIED places of each row, read alone."""
     return torch.stack(
@@ -247,46 +273,65 @@ def _alone(own: Plain, rows: list[Tensor]) -> Tensor:
 
 def _read(own: Plain, tokens: Tensor, lengths: Tensor, cache: Aligned | None) -> tuple[Tensor, Aligned]:
     """Rows of unequal lengths, by a cache that keeps every position of every layer: a window is the mask's."""
-    from transformers.cache_utils import DynamicCache, DynamicLayer
-
-    held: Plain = DynamicCache()
     if cache is None:
+        from transformers.cache_utils import DynamicCache
+
         ends, place = torch.unique(lengths - 1, return_inverse=True)
         out = own(
-            input_ids=tokens, past_key_values=held, use_cache=True, logits_to_keep=ends.to(tokens.device)
+            input_ids=tokens,
+            past_key_values=DynamicCache(),
+            use_cache=True,
+            logits_to_keep=ends.to(tokens.device),
         )
         rows = torch.arange(len(tokens), device=tokens.device)
         layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
         logits = out.logits[rows, place.to(tokens.device)]
         return logits, Aligned.of(layers, lengths, tokens[:, :0])
-    T = tokens.shape[1]
+    out = own(input_ids=tokens, use_cache=True, logits_to_keep=1, **_onward(tokens, cache))
+    layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
+    return out.logits[:, -1], Aligned(layers, cache.lengths + tokens.shape[1], tokens[:, :0])
+
+
+def _onward(tokens: Tensor, cache: Aligned) -> dict[str, Plain]:
+    """What a model of transformers needs to read on from a cache."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    T, held = tokens.shape[1], cast(Plain, DynamicCache)()
     for keys, values in cache.layers:
         layer: Plain = cast(Plain, DynamicLayer)()
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values
         held.layers.append(layer)
-    given: dict[str, Tensor] = (
-        {} if cache.full else {"attention_mask": cache.seen(T).long().to(tokens.device)}
-    )
-    positions = cache.lengths[:, None] + torch.arange(T)
-    out = own(
-        input_ids=tokens,
-        past_key_values=held,
-        use_cache=True,
-        logits_to_keep=1,
-        position_ids=positions.to(tokens.device),
-        **given,
-    )
+    positions = (cache.lengths[:, None] + torch.arange(T)).to(tokens.device)
+    given: dict[str, Plain] = {"past_key_values": held, "position_ids": positions}
+    return given if cache.full else given | {"attention_mask": cache.seen(T).long().to(tokens.device)}
+
+
+def _hidden_after(own: Plain, prompts: Tensor, lengths: Tensor, answers: Tensor, prompt_of: Tensor) -> Tensor:
+    """The last hidden state of each prompt's last token and of the answers' tokens, (R, 1 + A, D)."""
+    from transformers.cache_utils import DynamicCache
+
+    below = _below(own)
+    out = below(input_ids=prompts, past_key_values=DynamicCache(), use_cache=True)
+    rows = torch.arange(len(prompts), device=prompts.device)
+    ends: Tensor = out.last_hidden_state[rows, lengths.to(prompts.device) - 1]
+    ends = ends.index_select(0, prompt_of)[:, None]
+    if not answers.shape[1]:
+        return ends
     layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
-    return out.logits[:, -1], Aligned(layers, cache.lengths + T, tokens[:, :0])
+    cache = Aligned.of(layers, lengths, prompts[:, :0])[prompt_of]
+    after: Tensor = below(input_ids=answers, use_cache=True, **_onward(answers, cache)).last_hidden_state
+    return torch.cat([ends, after], 1)
+
+
+def _below(own: Plain) -> Plain:
+    """The model without its output matrix; Llama 4 calls its base by a name that it lacks."""
+    return own.base_model if own.base_model is not own else own.model
 
 
 def _hidden(own: Plain, tokens: Tensor, given: dict[str, Tensor]) -> Tensor:
     """The last hidden state, (B, T, D)."""
-    below = (
-        own.base_model if own.base_model is not own else own.model
-    )  # Llama 4 calls its base by a name that it lacks
-    out: Tensor = below(input_ids=tokens, use_cache=False, **given).last_hidden_state
+    out: Tensor = _below(own)(input_ids=tokens, use_cache=False, **given).last_hidden_state
     return out
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..families.log_sum_exp import log_sum_exp
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Sampling:
         z = logits / self.temperature
         own = z.gather(-1, y[..., None])[..., 0]
         if not self.truncates:
-            return own - torch.logsumexp(z, -1)
+            return (own - log_sum_exp(z)).to(z.dtype)
         if kept is None:
             kept = self.kept(logits.detach())
         kept = kept.clamp(1, z.shape[-1])
@@ -107,4 +108,5 @@ class Sampling:
         least = most.gather(-1, kept[..., None] - 1)
         outside = (own[..., None] < least) & (place == kept[..., None] - 1)
         most = torch.where(outside, own[..., None], most)
-        return own - torch.logsumexp(most.masked_fill(place >= kept[..., None], -torch.inf), -1)
+        total = log_sum_exp(most.masked_fill(place >= kept[..., None], -torch.inf))
+        return (own - total).to(z.dtype)

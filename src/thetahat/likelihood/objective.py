@@ -18,11 +18,21 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.devices import CPU, device_of, move, widest
-from ..data.source import Source, Thinned
+from ..data.source import Source, Tensors, Thinned
 from ..errors import BadArgument, BadWeights
 from ..models.information import Information
 from ..models.taylor import Taylor, taylor
-from ..protocols import ChecksModel, InBlocks, OfRows, ReadsInOrder, WantsBlocks, is_concave, is_streamed
+from ..protocols import (
+    ChecksModel,
+    InBlocks,
+    OfRows,
+    Partitioned,
+    ReadsInOrder,
+    RowsAlone,
+    WantsBlocks,
+    is_concave,
+    is_streamed,
+)
 from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
 from .total import total
@@ -95,6 +105,8 @@ class LogLikelihood:
         return self.source.in_blocks(rows) if rows and isinstance(self.source, InBlocks) else self.source
 
     def thinned(self, keep: int) -> LogLikelihood:
+        if isinstance(self.source, Partitioned):  # a pass there costs as much as one of all rows
+            return self.over(Tensors(self.source.sample, copy=False))
         return self.over(Thinned(self.source, keep))
 
     def __add__(self, other: Plain) -> Objective:
@@ -133,7 +145,7 @@ class Objective:
     def __init__(self, terms: list[LogLikelihood], priors: list[LogPrior] | None = None):
         self.terms, self.priors = list(terms), list(priors or [])
         self._last: tuple[Tensor, Taylor] | None = (
-            None  # the last second-order expansion, and where: errors, criteria and tests at θ̂ ask for it again
+            None  # the last of second order, and where: errors and tests ask again
         )
         self._spare: list[Objective] = []  # copies whose models move
 
@@ -433,6 +445,8 @@ def _reads(thing: Plain, free: set[int], depth: int = 4) -> bool:
     """Whether a module with one of these parameters is among what an object holds."""
     if isinstance(thing, nn.Module):
         return any(id(p) in free for p in thing.parameters())
+    if isinstance(thing, RowsAlone):
+        return False
     return depth > 0 and any(_reads(each, free, depth - 1) for each in _held(thing))
 
 

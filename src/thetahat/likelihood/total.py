@@ -13,7 +13,7 @@ from ..data.batch import Batch
 from ..data.processes import replicated, world
 from ..data.source import Source
 from ..errors import EmptyData
-from ..protocols import Accumulates
+from ..protocols import Accumulates, Partitioned
 from ..types import ModelLike, Plain
 
 
@@ -31,7 +31,8 @@ T = TypeVar("T", bound=Any)
 def total(function: Callable[[Batch], T], source: Source, model: ModelLike = None) -> T:
     """Σ function(batch) over all batches of the source, and over all processes.
 
-    Under torch.distributed, where every process holds a part of the data, the sum is over all of them, the
+    Of rows that stay in an engine (`data.Dask` …) the function goes to them, each partition gives a partial sum, and these are
+    added in the order of the partitions. Under torch.distributed, where every process holds a part of the data, the sum is over all of them, the
     same on each. Where all hold the same data (their fingerprints say so) it is that of each: no row is
     counted twice.
 
@@ -50,20 +51,40 @@ def total(function: Callable[[Batch], T], source: Source, model: ModelLike = Non
     >>> total(lambda batch: batch["y"].sum(), Tensors({"y": torch.ones(5)}, block=2))
     tensor(5.)
     """
-    out: Any = None
-    for batch in source.batches(model):
-        part = function(batch)
-        if out is None:
-            out = part
-        else:  # large parts add in place, where they say how
-            out = out.accumulate(part) if isinstance(out, Accumulates) else out + part
-    if out is None:
-        raise EmptyData("the source yielded no batches.")
+    out = folded(function, source, model)
     if world() > 1 and not replicated(source):
         for tensor in [out] if isinstance(out, Tensor) else out.tensors():
             torch.distributed.all_reduce(tensor)
     found: T = out
     return found
+
+
+def folded(
+    function: Callable[[Batch], T],
+    source: Source,
+    model: ModelLike = None,
+    combine: Callable[[T, T], T] | None = None,
+) -> T:
+    """function(batch) of all batches of this process, put together in their order by `combine`, None: by +.
+
+    Where the rows stay in an engine the function goes to them (`protocols.Partitioned`).
+    """
+    combine = combine or added
+    if isinstance(source, Partitioned):
+        return source.fold(function, combine)
+    out: T | None = None
+    for batch in source.batches(model):
+        part = function(batch)
+        out = part if out is None else combine(out, part)
+    if out is None:
+        raise EmptyData("the source yielded no batches.")
+    return out
+
+
+def added(a: T, b: T) -> T:
+    """a + b; large parts add in place, where they say how."""
+    out: T = a.accumulate(b) if isinstance(a, Accumulates) else a + b
+    return out
 
 
 def spread(values: Tensor, count: Tensor, group: Tensor | None = None) -> float:

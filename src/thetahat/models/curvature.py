@@ -21,6 +21,7 @@ import numpy as np
 
 from .blocks import Array, multiplied, transposed
 from .elimination import Factored, Scales
+from .gram import Bordered
 
 MOST = 2**27  # numbers of all dense products together
 SINGULAR = 1e-3  # of Λ with rows of length 1: the least singular value that is inverted
@@ -36,7 +37,7 @@ def regular(scales: Scales) -> bool:
 
 
 def determinant_curvature(f: Factored, slopes: Sequence[Scales]) -> Array | None:
-    """D²(½ log det H)[∂Λ_a, ∂Λ_b], (k, k); None where Λ is near a singular one, or the products need too much memory.
+    """D²(½ log det H)[∂Λ_a, ∂Λ_b], (k, k); None where Λ is near a singular one, the products need too much memory, or S is sparse.
 
     Parameters
     ----------
@@ -46,6 +47,8 @@ def determinant_curvature(f: Factored, slopes: Sequence[Scales]) -> Array | None
         ∂Λ/∂φ_a of each of the k parameters
     """
     first = [a for a, s in enumerate(slopes) if s.first is not None and bool(s.first.any())]
+    if f.columns.gram is not None:  # traces of products of the whole of S⁻¹
+        return None
     if not regular(f.scales) or len(first) * f.size**2 > MOST:
         return None
     out = np.zeros((len(slopes), len(slopes)))
@@ -139,4 +142,6 @@ def _product(f: Factored, N: Array, M: Array) -> Array:
     X = multiplied(transposed(N), multiplied(M, N))
     E, dense = f.scaled
     at = None if E is None else multiplied(X[:, :, f.columns.pattern[0].rows], E[:, None])[:, 0]
-    return f.inner((at, multiplied(X, dense)), (E, dense))
+    out = f.inner((at, multiplied(X, dense)), (E, dense))
+    assert not isinstance(out, Bordered)
+    return out

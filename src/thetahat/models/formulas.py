@@ -15,6 +15,7 @@ from ..data.expressions import unquote, written
 from ..data.formula import Predictors, read, with_others
 from ..data.frame import Frame
 from ..data.ordered import IN_MEMORY, OrderedTable
+from ..data.partitioned import PartitionedTable
 from ..data.response import read_left, read_response
 from ..data.selection import Selection, Sometimes
 from ..data.smooths import SmoothCall, read_call
@@ -241,6 +242,10 @@ def _built(
 
 def _plain(rows: Selection, encoder: Encoder, family: Family, slots: Mapping[str, int]) -> Table:
     """The table of a model without random effects and smooth terms."""
+    if rows.engine is not None:
+        if isinstance(family, Together):
+            rows.engine.refuse(f"the likelihood of {family}, which is of all rows together,")
+        return PartitionedTable(rows, encoder, family)
     if not (isinstance(family, Together) and rows.streamed(encoder.required)):
         table = Table(rows, encoder, family)
         _refuse_yes_or_no(family, table)

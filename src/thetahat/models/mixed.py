@@ -335,7 +335,7 @@ def _columns(model: Mixed, batch: Batch) -> Columns:
         )
         terms.append(Term(a, levels, width, rows))
     fixed = tuple((which[p.parameter], predictor_columns(p, batch)) for p in model.integrated if p.size)
-    return Columns(n, grouped, tuple(terms), fixed)
+    return Columns(n, grouped, tuple(terms), fixed, whole=any(r.each for r in model.random))
 
 
 def columns_without_rows(model: Mixed) -> Columns:

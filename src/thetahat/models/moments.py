@@ -15,6 +15,7 @@ import numpy as np
 
 from .blocks import Array
 from .elimination import Cross
+from .gram import Bordered
 
 
 def moments(cross: Cross, first: Array | None, rest: Array, yy: float, n: float) -> Array | None:
@@ -38,7 +39,8 @@ def moments(cross: Cross, first: Array | None, rest: Array, yy: float, n: float)
         for k in range(t.width)
     ]
     g = [] if cross.G00 is None else [cross.G00[k, k] for k in range(len(cross.G00))]
-    g += [np.diagonal(cross.rest)[at] for at in places]
+    diagonal = cross.rest.diagonal()
+    g += [diagonal[at] for at in places]
     z = ([] if first is None else list(first)) + [rest[at] for at in places]
     over = [np.where(d > 0, 1 / np.where(d > 0, d, 1.0), 0.0) for d in g]
     A = np.zeros((len(g) + 1, len(g) + 1))
@@ -71,5 +73,17 @@ def _squares(cross: Cross, places: list[Array], over: list[Array]) -> Array:
             out[q + j, k] = float(weighted[at] @ over[q + j])
     for i, at in enumerate(places):
         for j, to in enumerate(places):
-            out[q + i, q + j] = float(over[q + i] @ (cross.rest[np.ix_(at, to)] ** 2).sum(1))
+            out[q + i, q + j] = float(over[q + i] @ _row_squares(cross.rest, at, to))
     return out
+
+
+def _row_squares(rest: Array | Bordered, at: Array, to: Array) -> Array:
+    """Σ over columns `to` of the squares of each row in `at`."""
+    if not isinstance(rest, Bordered):
+        found: Array = (rest[np.ix_(at, to)] ** 2).sum(1)
+        return found
+    inside = np.zeros(rest.gram.size)
+    inside[to] = 1.0
+    every: Array = np.bincount(rest.gram.rows, rest.inside**2 * inside[rest.gram.columns], rest.gram.size)
+    found = every[at]
+    return found

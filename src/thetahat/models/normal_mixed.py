@@ -66,8 +66,7 @@ class NormalMixed:
         self.X = columns.fixed[0][1] if columns.fixed else np.zeros((len(batch), 0))
         offset = batch.tensors.get(f"offset{model.regression.predictors[0].slot}")
         y = (batch["y"] if offset is None else batch["y"] - offset).numpy()
-        m = columns.penalised
-        self.begin = _least_squares(self.X, y, w, self.cross.rest[m:, m:])
+        self.begin = _least_squares(self.X, y, w, self.cross.fixed)
         y = y - self.X @ self.begin  # of order of the residuals, so that squares do not cancel
         self.first, self.rest = columns.transposed({0: w * y})
         self.yy, self.n = float(w @ y**2), float(w.sum())

@@ -24,7 +24,7 @@ from ..data.processes import world
 from ..data.source import Source
 from ..families.base import Family, Parameter
 from ..kernels import compiled
-from ..protocols import Compiled, Sampled, is_streamed
+from ..protocols import Compiled, Partitioned, Sampled, is_streamed
 from .base import Model, drawn, set_theta, unique
 from .information import Information
 from .sparse_rows import SparseRows
@@ -51,6 +51,9 @@ class Predictor:
     design: Design
     slot: int
     start: int
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Predictor:
+        return self  # it does not change
 
     @cached_property
     def size(self) -> int:
@@ -342,7 +345,9 @@ class Regression(Model):
         predictors, where they have been looked up."""
         theta = self.coefficients.detach()
         with torch.no_grad():
-            if columns is None:
+            if (
+                columns is None or self.bounded
+            ):  # at an edge η is rounded as the slack is that measures the way to it
                 eta = self.eta(batch)
             else:
                 own = {p.parameter: (p, c) for p, c in zip(self.predictors, columns, strict=True)}
@@ -533,7 +538,7 @@ class Regression(Model):
 
     # ---- what makes it explained ---------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """One name a coefficient, no two alike. The first parameter's stand alone; a constant has its
         parameter's name.
@@ -646,6 +651,9 @@ class _Layout:
         None  # where E is large, and sparse: the coordinates of A that are not of a wide term
     )
 
+    def __deepcopy__(self, memo: dict[int, object]) -> _Layout:
+        return self  # it does not change
+
 
 def _layout(predictors: Sequence[Predictor], size: int) -> _Layout:
     wide = [(levels, first) for p in predictors for _, first, levels in p.terms if levels > NARROW]
@@ -693,7 +701,9 @@ def _by_code(piece: _Piece, values: Tensor) -> Tensor:
 def _some_rows(source: Source, most: int = 20_000) -> Batch:
     """Rows enough for a start: evenly spread over those of the first batches (all of them, if the data are in
     memory)."""
-    if isinstance(source, Sampled) and source.sample is not None:
+    if isinstance(source, Partitioned):
+        return source.sample
+    if isinstance(source, Sampled) and source.sample is not None and len(source.sample) >= most:
         part: Batch = source.sample[:: max(1, len(source.sample) // most)]
         return part
     taken: list[Batch] = []

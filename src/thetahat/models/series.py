@@ -32,9 +32,10 @@ from ..data.columns import numeric_column, row_of
 from ..data.random_terms import Grouping
 from ..errors import BadArgument, NotFinite, UnknownLevel
 from .custom import Latent
-from .elimination import WIDEST, Array, Term
+from .elimination import Array, Term
 from .random_effects import Order, Random
 from .scales import Autoregressive, Structure, deviation
+from .sparsity import WIDEST
 
 GAP = 10**6  # steps between neighbours of an autoregression, at most
 CELLS = 2**28  # of the columns of a series that is not eliminated: 2 GB

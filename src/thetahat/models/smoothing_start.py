@@ -72,7 +72,7 @@ def near_normal(part: NormalMixed, beta: Tensor, phi: Tensor) -> tuple[Tensor, T
     try:
         for _ in range(STEPS):
             at = part.pieces(beta, found.phi)
-            L = at.factored.L[at.factored.m :, at.factored.m :]
+            L = at.factored.schur.fixed_factor
             delta = np.linalg.solve(L.T, np.linalg.solve(L, at.mean)) if len(L) else np.zeros(0)
             beta[own] += torch.from_numpy(delta)
             at = part.pieces(beta, found.phi)

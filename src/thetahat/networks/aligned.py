@@ -75,16 +75,20 @@ class Aligned:
         C = self.columns + more
         return torch.arange(C) >= C - more - self.lengths[:, None]
 
-    def __getitem__(self, rows: Sequence[int]) -> Aligned:
+    def __getitem__(self, rows: Sequence[int] | Tensor) -> Aligned:
         """These rows, in this order; a row may be taken more than once."""
         chosen = torch.as_tensor(rows, dtype=torch.long)
-        lengths = self.lengths[chosen]
+        here = chosen.to(self.last.device)
+        lengths = self.lengths[chosen.cpu()]
         C = int(lengths.max())
         layers = [
-            (k[:, :, k.shape[2] - C :][chosen.to(k.device)], v[:, :, v.shape[2] - C :][chosen.to(v.device)])
+            (
+                k[:, :, k.shape[2] - C :].index_select(0, chosen.to(k.device)),
+                v[:, :, v.shape[2] - C :].index_select(0, chosen.to(v.device)),
+            )
             for k, v in self.layers
         ]
-        return Aligned(layers, lengths, self.last[chosen.to(self.last.device)])
+        return Aligned(layers, lengths, self.last[here])
 
     @classmethod
     def joined(cls, parts: Sequence[Aligned]) -> Aligned:

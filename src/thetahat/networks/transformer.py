@@ -295,29 +295,47 @@ class Transformer(nn.Module):
         n = len(self.ngrams)
         return self.lm_head(h[:, -1]), (kept, window[:, -n:] if n else last)
 
-    reads_rows = True
+    reads_rows = shares_prompts = True
 
     def read(self, tokens: Tensor, lengths: Tensor, cache: Aligned | None) -> tuple[Tensor, Aligned]:
         """Logits of the token after each row's last, (B, V), and what was read (`protocols.ReadsRows`)."""
-        n, T = len(self.ngrams), tokens.shape[1]
+        rows = torch.arange(len(tokens), device=tokens.device)
         if cache is None:
-            before = tokens.new_full((len(tokens), n), self.vocabulary)
-            h, kept = self.through(self._embedded(tokens))
-            whole = torch.cat([before, tokens], 1)
-            ends = lengths.to(tokens.device)
-            last = whole.gather(1, ends[:, None] + torch.arange(n, device=tokens.device))
-            rows = torch.arange(len(tokens), device=tokens.device)
-            return self.lm_head(h[rows, ends - 1]), Aligned.of(kept, lengths, last)
+            h, begun = self._begun(tokens, lengths)
+            return self.lm_head(h[rows, lengths.to(tokens.device) - 1]), begun
+        h, kept = self._after(tokens, cache)
+        last = torch.cat([cache.last, tokens], 1)[:, tokens.shape[1] :]
+        return self.lm_head(h[:, -1]), Aligned(kept, cache.lengths + tokens.shape[1], last)
+
+    def features_after(self, prompts: Tensor, lengths: Tensor, answers: Tensor, prompt_of: Tensor) -> Tensor:
+        """Features of each prompt's last token and of the answers' tokens, (R, 1 + A, D)
+        (`protocols.SharesPrompts`)."""
+        h, begun = self._begun(prompts, lengths)
+        ends = h[torch.arange(len(prompts), device=prompts.device), lengths.to(prompts.device) - 1]
+        own = ends.index_select(0, prompt_of)[:, None]
+        return torch.cat([own, self._after(answers, begun[prompt_of])[0]], 1) if answers.shape[1] else own
+
+    def _begun(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Aligned]:
+        """n(h^L) of the first tokens of rows of these lengths, and what was read."""
+        n = len(self.ngrams)
+        before = tokens.new_full((len(tokens), n), self.vocabulary)
+        h, kept = self.through(self._embedded(tokens))
+        whole = torch.cat([before, tokens], 1)
+        ends = lengths.to(tokens.device)
+        last = whole.gather(1, ends[:, None] + torch.arange(n, device=tokens.device))
+        return h, Aligned.of(kept, lengths, last)
+
+    def _after(self, tokens: Tensor, cache: Aligned) -> tuple[Tensor, Cache]:
+        """n(h^L) of the next tokens of all rows, T each, and the keys and values."""
+        T = tokens.shape[1]
         mask = None if cache.full and T == 1 else cache.seen(T).to(tokens.device)[:, None, None]
         if mask is not None and T > 1:
             now = torch.arange(T, device=tokens.device)
             causal = torch.cat([now.new_ones(T, cache.columns), now <= now[:, None]], 1).bool()
             mask = mask & causal
-        h, kept = self.through(
+        return self.through(
             self._embedded(tokens, past=cache.last), mask, list(cache.layers), past=cache.lengths
         )
-        last = torch.cat([cache.last, tokens], 1)[:, T:]
-        return self.lm_head(h[:, -1]), Aligned(kept, cache.lengths + T, last)
 
     def _embedded(
         self, tokens: Tensor, documents: Tensor | None = None, past: Tensor | None = None

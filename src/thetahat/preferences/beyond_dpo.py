@@ -27,6 +27,7 @@ from ..errors import BadArgument
 from ..language.autoregressive import Autoregressive
 from ..likelihood import LogLikelihood, Objective
 from ..models.base import Model
+from .answers import answer_log_prob, pair_log_prob
 from .dpo import DPO
 from .token_pairs import TokenPairs
 
@@ -90,7 +91,8 @@ class OddsRatio(Model):
 
     def log_prob(self, batch: Batch) -> Tensor:
         a, b = (
-            _answers(self.policy, batch, which) / _length(batch, which) for which in ("chosen", "rejected")
+            log_prob / _length(batch, which)
+            for log_prob, which in zip(pair_log_prob(self.policy, batch), ("chosen", "rejected"), strict=True)
         )
         return logsigmoid(_log_odds(a) - _log_odds(b))
 
@@ -115,7 +117,7 @@ class Chosen(Model):
         self.policy = policy
 
     def log_prob(self, batch: Batch) -> Tensor:
-        return _answers(self.policy, batch, "chosen")
+        return answer_log_prob(self.policy, batch, "chosen")
 
 
 @dataclass(frozen=True)
@@ -160,16 +162,6 @@ def orpo(policy: Autoregressive, pairs: TokenPairs, weight: float = 0.1) -> Obje
             LogLikelihood(OddsRatio(policy), pairs, Times(weight)),
         ]
     )
-
-
-def _answers(policy: Autoregressive, batch: Batch, which: str) -> Tensor:
-    """log π(answer | x), (n,)."""
-    ids, mask = batch[which], batch[f"{which}_mask"]
-    count = mask[:, 1:].to(torch.float32)
-    terms = policy.log_prob(
-        Batch({policy.inputs: ids[:, :-1], policy.target: ids[:, 1:]}, count=count, dims=2)
-    )
-    return terms.sum(1)
 
 
 def _length(batch: Batch, which: str) -> Tensor:

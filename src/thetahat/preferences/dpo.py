@@ -20,6 +20,7 @@ from ..language.adapters import adapted_by, without
 from ..language.autoregressive import Autoregressive
 from ..models.base import Model
 from ..types import ModelLike
+from .answers import answer_log_prob, pair_log_prob
 from .token_pairs import TokenPairs
 
 
@@ -89,14 +90,6 @@ class Referenced(Model):
                 before = answer_log_prob(reference, batch, which)
         out: Tensor = self.beta * (now - before.to(now.dtype))
         return out
-
-
-def answer_log_prob(model: Autoregressive, batch: Batch, which: str) -> Tensor:
-    """log π of the answers under a name given their prompts, (n,)."""
-    ids, mask = batch[which], batch[f"{which}_mask"]
-    count = mask[:, 1:].to(torch.float32)
-    terms = model.log_prob(Batch({model.inputs: ids[:, :-1], model.target: ids[:, 1:]}, count=count, dims=2))
-    return terms.sum(1)
 
 
 class DPO(Referenced):
@@ -172,13 +165,7 @@ class DPO(Referenced):
 
     def _answers(self, model: Autoregressive, batch: Batch) -> tuple[Tensor, Tensor]:
         """log π of both answers given the prompt, (n,) each, in one pass."""
-        ids, mask = (torch.cat([batch[f"chosen{s}"], batch[f"rejected{s}"]]) for s in ("", "_mask"))
-        count = mask[:, 1:].to(torch.float32)
-        terms = model.log_prob(
-            Batch({model.inputs: ids[:, :-1], model.target: ids[:, 1:]}, count=count, dims=2)
-        )
-        a, b = terms.sum(1).chunk(2)
-        return a, b
+        return pair_log_prob(model, batch)
 
     def log_prob(self, batch: Batch) -> Tensor:
         chosen, rejected = self.implied(batch)

@@ -34,7 +34,8 @@ from ..data.devices import device_of
 from ..errors import BadArgument, DataError
 from ..language.autoregressive import Autoregressive
 from ..likelihood import LogLikelihood, Objective
-from .dpo import Referenced, answer_log_prob
+from .answers import answer_log_prob
+from .dpo import Referenced
 from .labelled import Labelled
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ..data.batch import Batch
 from ..data.frame import Frame
 from ..data.table import Table
 from ..errors import BadArgument, FitError, ModelError, ThetahatError
@@ -21,6 +22,7 @@ from ..evaluation import new_data, predict, residuals
 from ..evaluation.outliers import alignment_of
 from ..families import Bernoulli, Binomial, NegativeBinomial, Normal, Poisson
 from ..io.without_rows import Recalled
+from ..likelihood.total import folded
 from ..models import Regression
 from ..models.base import family_of
 from ..models.mixed import Mixed
@@ -144,11 +146,25 @@ def _is_linear(model: ModelLike) -> bool:
     )
 
 
-def _rows(fit: Fit, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Residuals, the response and the count of each row that was fitted, (n,)."""
-    found = residuals.residuals(fit.model, fit.source, kind)
-    parts = [(b["y"].numpy(), b.count.numpy()) for b in fit.source.batches(fit.model)]
-    return found, np.concatenate([y for y, _ in parts]), np.concatenate([c for _, c in parts])
+def _squares(fit: Fit, kind: str) -> float:
+    """Σ c r² of residuals r."""
+    model = fit.model
+
+    def of(batch: Batch) -> float:
+        return float(batch.count.numpy() @ residuals.residuals(model, batch, kind) ** 2)
+
+    return folded(of, fit.source, model)
+
+
+def _spread(fit: Fit) -> float:
+    """Σ c (y − ȳ)², of a model without an intercept Σ c y²."""
+
+    def sums(batch: Batch) -> np.ndarray:
+        return np.array([float(batch.count.sum()), float(batch.count @ batch["y"])])
+
+    n, total = folded(sums, fit.source, fit.model)
+    centre = total / n if fit.model.predictors[0].design.intercept else 0.0
+    return folded(lambda batch: float(batch.count @ (batch["y"] - centre) ** 2), fit.source, fit.model)
 
 
 def deviance(fit: Fit) -> float:
@@ -157,20 +173,16 @@ def deviance(fit: Fit) -> float:
     if not isinstance(fit.model, Regression) or any(t.weights is not None for t in fit.objective.terms):
         return math.nan
     if _is_linear(fit.model):
-        found, _, count = _rows(fit, "response")
+        return _squares(fit, "response")
     elif isinstance(family, (Bernoulli, Binomial, Poisson, NegativeBinomial)):
-        found, _, count = _rows(fit, "deviance")
-    else:
-        return math.nan
-    return float((count * found**2).sum())
+        return _squares(fit, "deviance")
+    return math.nan
 
 
 def r_squared(fit: Fit) -> float:
     """1 − Σ (y − μ̂)² / Σ (y − ȳ)²; without an intercept over Σ y², as in R."""
-    found, y, count = _rows(fit, "response")
-    centre = np.average(y, weights=count) if fit.model.predictors[0].design.intercept else 0.0
-    total = float((count * (y - centre) ** 2).sum())
-    return 1 - float((count * found**2).sum()) / total if total > 0 else math.nan
+    total = _spread(fit)
+    return 1 - _squares(fit, "response") / total if total > 0 else math.nan
 
 
 # ---- a row an observation ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
     ∇E[R] = E[Σ_t w_t ∇log π(a_t | s_t)],      w_t a return less a baseline, or PPO's clipped ratio times an advantage
 
     environments        gymnasium's, many at once;   masks: the actions that they allow;   wrapping: stacked frames, Atari
+    tensor_environments environments that are tensors;   classic_control: gymnasium's classic controls as such
     snapshot            their states, to go on where a run ended
     rollouts            episodes of the policy as it stands: the data;   reward_scale: rewards over their spread
     actions, policy     π(a | s), and the value of a state
@@ -26,6 +27,7 @@ from .returns import RewardToGo
 from .rollouts import Rollouts
 from .seeds import stacked
 from .stack import Seeds
+from .tensor_environments import TensorEnvironment
 
 record(C51, IQN, QRDQN, Discrete, MultiDiscrete, Policy, Seeds, SquashedNormal, Value)
 
@@ -44,6 +46,7 @@ __all__ = [
     "Rollouts",
     "Seeds",
     "SquashedNormal",
+    "TensorEnvironment",
     "Value",
     "performance",
     "stacked",

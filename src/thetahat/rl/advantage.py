@@ -170,7 +170,10 @@ class Clipped:
     clip_coef: float = 0.2
     entropy_coef: float = 0.0
     clip_coef_high: float | None = None
-    _last: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
+    # of one entry always: for a compiled step an empty list is another graph
+    _last: list[Tensor] = field(
+        default_factory=lambda: [torch.zeros(4)], init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         high = self.clip_coef if self.clip_coef_high is None else self.clip_coef_high
@@ -208,9 +211,8 @@ class Clipped:
         log_ratio = log_prob - batch["log_prob"]
         outside = ((ratio > 1 + self.high) | (ratio < 1 - self.clip_coef)).to(log_prob.dtype)
         each = ((ratio - 1) - log_ratio, outside, -ratio * log_prob)
-        self._last[:] = [
-            torch.stack([c.sum(), *(torch.where(c > 0, c * v, 0.0).sum() for v in each)]).detach()
-        ]
+        sums = [c.sum(), *(torch.where(c > 0, c * v, 0.0).sum() for v in each)]
+        self._last[0] = torch.stack(sums).detach()
 
     def measured(self) -> dict[str, float]:
         """Of the last step, means over its terms.
@@ -219,9 +221,9 @@ class Clipped:
         clip_fraction   how often ρ is outside 1 ± ε
         entropy         −E[ρ log π(a | s)], nats (of a density it may be negative)
         """
-        if not self._last or not float(self._last[0][0]):
-            return {}
         n, *sums = self._last[0].tolist()
+        if not n:
+            return {}
         return dict(zip(("approx_kl", "clip_fraction", "entropy"), (s / n for s in sums), strict=True))
 
 

@@ -25,6 +25,7 @@ from ..errors import BadArgument, BadSave, DataError, MissingExtra, NotFinite
 from ..types import Named, Plain, Settings, Space, name_of
 from . import snapshot
 from .masks import Masks
+from .tensor_environments import VECTORIZATIONS, TensorEnvironment, tensor_vector
 from .wrapping import register
 
 Array = np.ndarray
@@ -68,11 +69,17 @@ class Environments:
     Parameters
     ----------
     environment
-        a name that gymnasium knows, a function that makes one, or an environment, of which copies are made
+        a name that gymnasium knows, a function that makes one, or an environment, of which copies are made; or a
+        `TensorEnvironment`
     num_envs
         B, environments side by side
     settings
         handed to gymnasium.make_vec (to the function)
+    vectorization
+        "gymnasium": as gymnasium.make_vec makes many of one; "tensor": all of them are one tensor, of gymnasium's classic
+        controls and of `TensorEnvironment`s
+    compile
+        the step of environments that are tensors by torch.compile
 
     Raises
     ------
@@ -96,7 +103,12 @@ class Environments:
     scale: float = 1.0
 
     def __init__(
-        self, environment: str | Callable[..., Plain], num_envs: int = 1, settings: Named | None = None
+        self,
+        environment: str | Callable[..., Plain] | TensorEnvironment,
+        num_envs: int = 1,
+        settings: Named | None = None,
+        vectorization: str = "gymnasium",
+        compile: bool = False,
     ):
         try:
             import gymnasium
@@ -104,12 +116,28 @@ class Environments:
             raise MissingExtra.named("gymnasium", "rl") from error
         if num_envs < 1:
             raise BadArgument(f"num_envs={num_envs}. Accepted: 1 or more.")
+        if vectorization not in VECTORIZATIONS:
+            raise BadArgument(
+                f"vectorization={vectorization!r}. Accepted: {', '.join(map(repr, VECTORIZATIONS))}."
+            )
         self.name = _name(environment)
-        register(environment)
         given = dict(settings or {})
+        as_tensors = vectorization == "tensor" or (
+            isinstance(environment, TensorEnvironment) and not isinstance(environment, type)
+        )
+        if compile and not as_tensors:
+            raise BadArgument(
+                "compile=True of gymnasium's environments. Accepted: with vectorization='tensor'."
+            )
+        if not as_tensors:
+            register(environment)
         try:
-            self.vector: Plain = _vector(environment, num_envs, given)
-            if isinstance(self.vector.single_observation_space, _flattened()):
+            self.vector: Plain = (
+                tensor_vector(environment, num_envs, given, compile)
+                if as_tensors
+                else _vector(environment, num_envs, given)
+            )
+            if not as_tensors and isinstance(self.vector.single_observation_space, _flattened()):
                 self.vector.close()
                 self.vector = _vector(environment, num_envs, given, flat=True)
         except (BadArgument, MissingExtra):

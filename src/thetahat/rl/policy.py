@@ -73,7 +73,7 @@ class Policy(Model):
         """The distribution of the action at each state, and its parameters, (…, K); with a mask, (…, K), −∞ for what
         it does not allow."""
         f = _output(self.network, state)
-        actions = Discrete(f.shape[-1]) if self.actions is None else self.actions
+        actions = _OneOf(f.shape[-1]) if self.actions is None else self.actions
         if mask is None:
             return actions, f
         if isinstance(actions, SquashedNormal):
@@ -196,6 +196,14 @@ class Value(Model):
         z = (batch["return"] - self.of(batch["state"], batch.shape)) / self.scale
         out = -0.5 * z.square() - float(np.log(self.scale) + 0.5 * np.log(2 * np.pi))
         return unpadded(out, batch)
+
+
+class _OneOf(Discrete):
+    """One of as many actions as a network has outputs. Its construction is not remembered (`made`), so that a graph of
+    torch.compile can make it."""
+
+    def __init__(self, K: int):
+        self.K = self.outputs = K
 
 
 def _parts(actions: Actions) -> list[int]:

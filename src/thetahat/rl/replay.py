@@ -19,6 +19,7 @@ from ..types import ModelLike, Plain, Settings
 from .environments import Environments, Transition
 from .masks import best, drawn, given
 from .rollouts import Actor, again, under_way
+from .tensor_environments import TensorEnvironment
 
 Array = np.ndarray
 KEPT = ("state", "next", "action", "reward", "terminated", "ended", "count", "next_mask")
@@ -96,6 +97,8 @@ class Replay:
         of the environments, the actions and the minibatches
     settings
         handed to the environment
+    vectorization
+        "gymnasium" or "tensor", as of `Rollouts`
 
     Raises
     ------
@@ -126,7 +129,7 @@ class Replay:
 
     def __init__(
         self,
-        environment: str | Callable[..., Plain],
+        environment: str | Callable[..., Plain] | TensorEnvironment,
         num_envs: int = 1,
         *,
         buffer_size: int = 50_000,
@@ -141,6 +144,7 @@ class Replay:
         policy: Actor | None = None,
         seed: int = 0,
         settings: Settings | None = None,
+        vectorization: str = "gymnasium",
     ):
         known = (
             ("learning_starts", learning_starts),
@@ -166,7 +170,7 @@ class Replay:
             raise BadArgument(
                 f"exploration={exploration}. Accepted: two probabilities, and a number of transitions."
             )
-        self.environments = Environments(environment, num_envs, settings)
+        self.environments = Environments(environment, num_envs, settings, vectorization)
         space = self.environments.actions
         if type(space).__name__ != "Discrete":
             raise BadArgument(f"{self.environments.name} has actions of {space}. Accepted: Discrete.")

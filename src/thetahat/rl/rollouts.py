@@ -20,6 +20,7 @@ from .environments import Environments, Transition
 from .masks import given
 from .reward_scale import RewardScale
 from .snapshot import Opaque
+from .tensor_environments import TensorEnvironment
 
 
 @runtime_checkable
@@ -93,6 +94,11 @@ class Rollouts:
         `returns` plays, stays in the environment's own units
     settings
         handed to the environment
+    vectorization
+        "gymnasium": environments as gymnasium makes many of one; "tensor": all of them are one tensor, of gymnasium's
+        classic controls (the same dynamics, to the last digit) and of a `TensorEnvironment`
+    compile
+        the step of environments that are tensors by torch.compile (the first takes seconds)
 
     Raises
     ------
@@ -120,7 +126,7 @@ class Rollouts:
 
     def __init__(
         self,
-        environment: str | Callable[..., Plain],
+        environment: str | Callable[..., Plain] | TensorEnvironment,
         num_envs: int = 16,
         *,
         num_steps: int | None = None,
@@ -131,13 +137,16 @@ class Rollouts:
         greedy: bool = False,
         normalise_rewards: bool | float = False,
         settings: Settings | None = None,
+        vectorization: str = "gymnasium",
+        compile: bool = False,
     ):
         for name, value in (("num_steps", num_steps), ("epochs", epochs), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise BadArgument(f"{name}={value}. Accepted: 1 or more, or None.")
         if batch_size is not None and epochs is None:
             raise BadArgument(f"batch_size={batch_size} deals a pass out in parts: say how often, epochs=….")
-        self.environments = Environments(environment, num_envs, settings)
+        self.environments = Environments(environment, num_envs, settings, vectorization, compile)
+        self.vectorization = vectorization
         self.name, self.num_envs, self.num_steps, self.advantage = (
             self.environments.name,
             num_envs,
@@ -169,6 +178,8 @@ class Rollouts:
         how = f"{self.name}/{self.num_envs}/{self.num_steps}/{self.epochs}/{self.batch_size}/{self.seed}/{self.greedy}/{told(self.advantage)}"
         if self._scale is not None:
             how += f"/normalise_rewards={self._scale.discount}"
+        if self.vectorization != "gymnasium":
+            how += f"/{self.vectorization}"
         return hashlib.blake2b(how.encode(), digest_size=8).hexdigest()
 
     # ---- what a run takes ----------------------------------------------------------------------------------
@@ -200,7 +211,8 @@ class Rollouts:
         while True:
             if self._left:
                 assert self._rows is not None
-                yield self._rows[self._left.pop(0)]
+                part = self._left.pop(0)
+                yield self._rows if self._undivided(len(self._rows)) else self._rows[part]
                 continue
             (whole,) = self.batches(model)
             if self.epochs is None:
@@ -211,10 +223,14 @@ class Rollouts:
 
     def _order(self, n: int) -> list[Tensor]:
         """The rows of each step that a pass of n transitions is used for."""
-        if self.batch_size is None or self.batch_size >= n:
+        if self._undivided(n):
             return [torch.arange(n)] * (self.epochs or 0)
         orders = [torch.randperm(n, generator=self.generator) for _ in range(self.epochs or 0)]
         return [part for order in orders for part in order.split(self.batch_size)]
+
+    def _undivided(self, n: int) -> bool:
+        """Whether a step takes all of so many rows, in their order."""
+        return self.batch_size is None or self.batch_size >= n
 
     def state(self) -> dict[str, Tensor]:
         """What the next batches depend on."""
@@ -358,12 +374,13 @@ class Rollouts:
 
 def returns(
     model: Actor,
-    environment: str | Callable[..., Plain],
+    environment: str | Callable[..., Plain] | TensorEnvironment,
     episodes: int = 16,
     *,
     seed: int = 0,
     greedy: bool = True,
     max_steps: int | None = None,
+    vectorization: str = "gymnasium",
     **settings: Plain,
 ) -> Tensor:
     """The undiscounted return of each of so many whole episodes that the model plays in environments of their
@@ -374,6 +391,8 @@ def returns(
     max_steps
         after so many steps an episode that has not ended counts what it has earned so far, with a warning; None: an
         episode of more than 30,000 steps is an error
+    vectorization
+        "gymnasium" or "tensor", as of `Rollouts`
     settings
         handed to the environment (max_episode_steps=200)
 
@@ -389,10 +408,17 @@ def returns(
     [5.0, 5.0, 5.0]
     """
     found, unfinished = played(
-        model, environment, episodes, seed=seed, greedy=greedy, max_steps=max_steps, **settings
+        model,
+        environment,
+        episodes,
+        seed=seed,
+        greedy=greedy,
+        max_steps=max_steps,
+        vectorization=vectorization,
+        **settings,
     )
     if unfinished.any():
-        name = Environments(environment, 1, settings).name
+        name = Environments(environment, 1, settings, vectorization).name
         warnings.warn(
             f"{int(unfinished.sum())} of {episodes} episodes of {name} did not end within {max_steps} "
             "steps: what they earned so far is counted.",
@@ -404,16 +430,17 @@ def returns(
 
 def played(
     model: Actor,
-    environment: str | Callable[..., Plain],
+    environment: str | Callable[..., Plain] | TensorEnvironment,
     episodes: int,
     *,
     seed: int = 0,
     greedy: bool = True,
     max_steps: int | None = None,
+    vectorization: str = "gymnasium",
     **settings: Plain,
 ) -> tuple[Tensor, Tensor]:
     """(the return of each episode, whether it was still under way after `max_steps`), each (episodes,): `returns`."""
-    environments = Environments(environment, episodes, settings)
+    environments = Environments(environment, episodes, settings, vectorization)
     generator = torch.Generator().manual_seed(seed)
     environments.reset(seed)
     total, playing = np.zeros(episodes), np.ones(episodes, dtype=bool)

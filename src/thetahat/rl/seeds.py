@@ -33,7 +33,15 @@ from .rollouts import Rollouts, _rows
 from .stack import MemberValue, Seeds, sliced, tensors_of
 
 ELEMENTWISE = (Clipped, Advantage)  # weightings that compare no two terms: one call serves all seeds
-ALIKE = ("name", "num_envs", "num_steps", "epochs", "batch_size", "greedy")  # of the rollouts of all seeds
+ALIKE = (
+    "name",
+    "num_envs",
+    "num_steps",
+    "epochs",
+    "batch_size",
+    "greedy",
+    "vectorization",
+)  # of the rollouts of all seeds
 
 
 def stacked(objectives: Sequence[Objective | LogLikelihood]) -> Objective:

@@ -20,6 +20,7 @@ import types
 from collections import OrderedDict, deque
 
 import numpy as np
+import torch
 
 from ..errors import ThetahatError
 from ..types import Plain, Settings
@@ -110,6 +111,10 @@ class _Walk:
         self.held.append(value)
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufcSU":
             return {"array": _array(value)}
+        if type(value) is torch.Tensor:
+            return {"tensor": _array(value.detach().cpu().numpy())}
+        if isinstance(value, torch.Generator):
+            return {"torch": _array(value.get_state().numpy())}
         if isinstance(value, np.random.Generator):
             own = value.bit_generator
             if type(own).__name__ not in BITS:
@@ -176,6 +181,10 @@ class _Walk:
     def _made(self, kept: Settings, live: Plain, where: str, place: int) -> Plain:
         if "array" in kept:
             return _of_array(kept["array"])
+        if "tensor" in kept:
+            return torch.from_numpy(_of_array(kept["tensor"]))
+        if "torch" in kept:
+            return torch.Generator().set_state(torch.from_numpy(_of_array(kept["torch"])))
         if "generator" in kept:
             own = BITS[kept["generator"]]()
             own.state = self.read(kept["state"], ABSENT, where)

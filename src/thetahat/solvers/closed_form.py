@@ -2,7 +2,7 @@
 
     β̂ = argmin Σ w (y − Xβ)²,   σ̂² = Σ w (y − Xβ̂)² / Σ w,   cov β̂ = σ̂² (XᵀWX)⁻¹,   var log σ̂ = 1 / 2Σw
 
-by Householder QR of √W X, a block of rows at a time (R alone is carried from block to block), never by the
+by Householder QR of √W X, a block of rows at a time (of each block R alone is kept), never by the
 normal equations, whose condition is squared. Data of one block are refined: the augmented system  [I X; Xᵀ 0]
 [r; β] = [y; 0]  is solved again for residuals formed in extended precision, which makes the error
 proportional to the condition of X and not to its square.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,10 +28,12 @@ from ..errors import BadArgument
 from ..families.links import Identity, Log
 from ..families.normal import Normal
 from ..likelihood import Objective
+from ..likelihood.total import folded
 from ..models.base import family_of
 from ..models.information import Factor
 from ..models.regression import NARROW, Predictor, Regression
 from ..models.taylor import Taylor
+from ..protocols import Partitioned
 from ..types import ModelLike, Settings
 from .certificate import Certificate
 
@@ -134,21 +137,18 @@ def _solve(objective: Objective) -> LeastSquares:
     model = objective.model
     assert isinstance(model, Regression)
     mean = model.predictors[0]
-    whole = objective.rows is not None and (
-        objective.rows * mean.size**2 <= REFINED or objective.rows < mean.size
+    source = objective.terms[0].source
+    whole = (
+        objective.rows is not None
+        and not isinstance(source, Partitioned)
+        and (objective.rows * mean.size**2 <= REFINED or objective.rows < mean.size)
     )
-    parts = [_rows(mean, b) for b in objective.terms[0].source.batches()] if whole else None
+    parts = [_rows(mean, b) for b in source.batches()] if whole else None
     if parts is not None:
         X, y, w = (np.concatenate(p) for p in zip(*parts, strict=True))
         return _refined(np.ascontiguousarray(X), y, float(w.sum()))
     p = mean.size
-    R, norm, weight, response = np.zeros((0, p + 1)), np.zeros(p), 0.0, 0.0
-    for batch in objective.terms[0].source.batches():
-        X, y, w = _rows(mean, batch)
-        norm += (X**2).sum(0)
-        weight += float(w.sum())
-        response += float(y @ y)
-        R = np.asarray(np.linalg.qr(np.vstack([R, np.column_stack([X, y])]), mode="r"))
+    R, norm, weight, response = folded(partial(_triangle, mean), source, combine=_stacked)
     pivots = np.abs(np.diag(R)[:p]) / np.sqrt(np.maximum(norm, 1e-300))
     if not (pivots.min() >= RANK and np.isfinite(R).all()):
         return _nothing(p, weight, response, pivots)
@@ -157,6 +157,22 @@ def _solve(objective: Objective) -> LeastSquares:
     root = solve_triangular(R[:p, :p], np.eye(p))
     squares = float(R[p, p] ** 2) if len(R) > p else 0.0
     return LeastSquares(root @ R[:p, p], root @ root.T, squares, weight, response, pivots)
+
+
+Triangle = tuple[np.ndarray, np.ndarray, float, float]
+
+
+def _triangle(mean: Predictor, batch: Batch) -> Triangle:
+    """R of √w [X, y] = Q R, the squared length of each column, Σ w, Σ w y²."""
+    X, y, w = _rows(mean, batch)
+    R = np.asarray(np.linalg.qr(np.column_stack([X, y]), mode="r"))
+    return R, (X**2).sum(0), float(w.sum()), float(y @ y)
+
+
+def _stacked(a: Triangle, b: Triangle) -> Triangle:
+    """R of both parts of the rows: that of one R under the other."""
+    R = np.asarray(np.linalg.qr(np.vstack([a[0], b[0]]), mode="r"))
+    return R, a[1] + b[1], a[2] + b[2], a[3] + b[3]
 
 
 def _refined(X: np.ndarray, y: np.ndarray, weight: float) -> LeastSquares:

@@ -20,13 +20,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..data.batch import Batch
 from ..families.links import Identity
 from ..likelihood import Objective
+from ..likelihood.total import folded
 from ..models.base import natural_of
 from ..models.custom import Custom, Interval, Positive
 from ..models.information import Factor
 from ..models.regression import Regression
-from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart, Steers, Together
+from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart, Partitioned, Steers, Together
 from ..types import ModelLike, SolverLike, StateLike
 from . import interior_point, limits, proximal
 from .boundary import inside, reduced
@@ -46,6 +48,7 @@ LARGE = 5000  # coordinates beyond which directions are not searched
 SMALL = 200  # coordinates beyond which no higher point is sought
 ATTEMPTS = 3  # at a higher point
 VAGUE = 30.0  # on a link's scale: a standard error beside which no estimate is one
+DISTANT = 15.0  # and a difference of linear predictors, e¹⁵ in odds, at which reasons are looked for
 BEYOND = "The log-likelihood or an estimate is beyond float64."
 HIGHER = 1e-6  # nats by which it has to be higher
 
@@ -152,39 +155,64 @@ def _fixed_separated(point: Point) -> Certificate | None:
     objective, certificate, model = point.objective, point.certificate, point.objective.model
     if not isinstance(model, Mixed) or len(objective.terms) != 1:
         return None
-    if certificate.ok and _growth(objective, point.state) < SUSPICIOUS and _error_of_fixed(point) < VAGUE:
+    restricted = model.reml and bool(objective.priors)  # their priors do not steer the integral over them
+    error, reach = _size_of_fixed(point)
+    seen = _growth(objective, point.state) >= SUSPICIOUS or error >= VAGUE or reach >= DISTANT
+    if certificate.ok and not seen and not restricted:
         return None
     if isinstance(model.regression, HasRecession):
-        return None if objective.priors else _recession(model.regression, point)
-    held = torch.zeros(objective.size, dtype=torch.bool)
-    for prior in objective.priors:
-        held[prior.prior.coordinates(prior.model)] = True
-    return separated(model.regression, objective, certificate, held[: len(model.coefficients)])
+        lost = _recession(model.regression, point) if restricted or not objective.priors else None
+    else:
+        held = torch.zeros(objective.size, dtype=torch.bool)
+        for prior in objective.priors:
+            held[prior.prior.coordinates(prior.model)] = True
+        if restricted:
+            for p in model.integrated:
+                held[p.start : p.start + p.size] = False
+        lost = separated(model.regression, objective, certificate, held[: len(model.coefficients)])
+    return None if lost is None else _not_integrable(lost) if restricted else lost
 
 
-def _error_of_fixed(point: Point) -> float:
-    """The largest standard error of a fixed effect times its column's size, of links other than the identity: what the start
-    saw already is no growth."""
+def _not_integrable(lost: Certificate) -> Certificate:
+    """Of a restricted likelihood with a prior: the integral over the fixed effects diverges, whatever prior they have beside it."""
+    parts = lost.directions[0]
+    return replace(
+        lost,
+        detail="the restricted likelihood is not finite: reml=True integrates the fixed effects out under a flat prior, whichever "
+        f"prior= they have, and the likelihood never falls along {direction_text(parts)}. Fit by maximum likelihood with that prior "
+        f"(reml=False, without --reml), or leave out {', '.join(n for n in parts if n != 'Intercept')}.",
+    )
+
+
+def _size_of_fixed(point: Point) -> tuple[float, float]:
+    """Of links other than the identity, over the fixed effects: the largest standard error times its column's size (what the
+    start saw already is no growth), and the largest change of a linear predictor from one end of a column to the other (far out,
+    an information by differences is noise, and no error is large)."""
     from ..models.mixed import predictor_columns
 
     model, state = point.objective.model, point.state
     factor = state.factor if isinstance(state, HasFactor) else None
-    if not isinstance(factor, Factor) or factor.information.size != point.objective.size:
-        return 0.0
+    known = isinstance(factor, Factor) and factor.information.size == point.objective.size
     batch = next(iter(point.objective.terms[0].source.batches(model)))
-    errors, largest = factor.inverse_diagonal().clamp(min=0).sqrt(), 0.0
+    errors = factor.inverse_diagonal().clamp(min=0).sqrt() if known and isinstance(factor, Factor) else None
+    beta, largest, reach = model.coefficients.detach(), 0.0, 0.0
     for p in model.regression.predictors:
         curved = isinstance(model.family, Together) or not isinstance(p.spec.link, Identity)
         if p.size and curved:
-            size = torch.from_numpy((predictor_columns(p, batch) ** 2).mean(0)).sqrt()
-            largest = max(largest, float((errors[p.start : p.start + p.size] * size).max()))
-    return largest
+            columns, own = torch.from_numpy(predictor_columns(p, batch)), slice(p.start, p.start + p.size)
+            across = columns.amax(0) - columns.amin(0)
+            reach = max(reach, float((beta[own].abs() * across).max()))
+            if errors is not None:
+                size = (columns**2).mean(0).sqrt()
+                largest = max(largest, float((errors[own] * size).max()))
+    return largest, reach
 
 
 def _bounded(point: Point, attempts: int) -> Point:
     """A perfect fit, or parameters at their boundary; then what is found of those that are left."""
     certificate = point.certificate
-    rows = None if certificate.ok or certificate.status == "no maximum" else perfect(point.objective)
+    known = certificate.ok or certificate.status == "no maximum" or stays(point.objective)
+    rows = None if known else perfect(point.objective)
     if rows:
         lost = replace(certificate, status="no maximum", rows=rows[0], detail=rows[1], concave=False)
         return point.judged(replace(lost, nats=None, standard_errors=None))
@@ -232,7 +260,7 @@ def _searched(point: Point, attempts: int) -> Point:
     free = weak[:, (weak[held].abs() < 1e-9).all(0)]
     proven = isinstance(model, Regression)
     flat = flat_directions(objective, model, free, scale) if proven or point.converged else []
-    found = separated(model, objective, certificate, held) if proven else None
+    found = separated(model, objective, certificate, held) if proven and not stays(objective) else None
     if found and flat:
         return point.judged(
             replace(found, detail=f"{found.detail} Besides, {flat_certificate(flat, certificate).detail}")
@@ -250,6 +278,11 @@ def _searched(point: Point, attempts: int) -> Point:
     if seen:
         return point.judged((unbounded if point.converged else perhaps)(*seen, certificate))
     return point.judged(_unsure(point, weak / scale[:, None], lost))
+
+
+def stays(objective: Objective) -> bool:
+    """Whether rows stay in an engine: what takes all of them at once is not asked there."""
+    return any(isinstance(term.source, Partitioned) for term in objective.terms)
 
 
 def _unsure(point: Point, vectors: Tensor, lost: bool) -> Certificate:
@@ -379,7 +412,7 @@ def _finite(objective: Objective, value: float) -> bool:
 def _impossible(objective: Objective, value: float) -> str:
     """Which row makes the log-likelihood infinite or NaN where the iterations began."""
     seen, found = 0, ""
-    for batch in objective.terms[0].source.batches(objective.model):
+    for batch in () if stays(objective) else objective.terms[0].source.batches(objective.model):
         with torch.no_grad():
             log_prob = objective.model.log_prob(batch).reshape(len(batch), -1).sum(-1)
         bad = torch.nonzero(~torch.isfinite(log_prob))
@@ -393,8 +426,8 @@ def _impossible(objective: Objective, value: float) -> str:
 
 def _magnitudes(model: Regression, objective: Objective) -> str:
     """The columns whose squares float64 cannot hold, and what to do about them."""
-    largest: dict[str, float] = {}
-    for batch in objective.terms[0].source.batches():
+
+    def of(batch: Batch) -> dict[str, float]:
         found = {model.encoder.response.expression: batch["y"]} if not model.family.support.integer else {}
         for p in model.predictors:
             dense = batch.tensors.get(f"x{p.slot}")
@@ -404,7 +437,10 @@ def _magnitudes(model: Regression, objective: Objective) -> str:
                 if dense is not None
                 else {}
             )
-        for name, column in found.items():
-            largest[name] = max(largest.get(name, 0.0), float(column.abs().max()))
+        return {name: float(column.abs().max()) for name, column in found.items()}
+
+    largest = folded(
+        of, objective.terms[0].source, combine=lambda a, b: {name: max(v, b[name]) for name, v in a.items()}
+    )
     extreme = [f"{name} ({size:.0e})" for name, size in largest.items() if size > 1e150 or 0 < size < 1e-150]
     return f"the squares of {', '.join(extreme)} are beyond float64: change the unit." if extreme else ""

@@ -33,10 +33,11 @@ from ..data.devices import widest
 from ..data.processes import rank, share, summed, world
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
-from ..models.base import log_prob_of, objective_of
+from ..models.base import family_of, log_prob_of, objective_of
 from ..models.taylor import taylor, weighted
 from ..protocols import Checks, maximised_of, taylor_of
 from ..types import ModelLike, Plain
+from .compiled import WholeStep
 from .minibatches import Drawn, Feed, pieces
 
 DISTRIBUTED = ("ddp", "fsdp")
@@ -54,18 +55,34 @@ class Models(nn.Module):
         self._objective: Callable[..., Tensor] = torch.compile(objective_of) if compiled else objective_of
         self._other = [bool(maximised_of(m)) for m in models]  # than log p is what they are trained by
         _refuse_inner(models)
+        if compiled:
+            _know_limits(models)
         self._checks: list[Plain] = [
             m.check if compiled and isinstance(m, Checks) else None for m in models
         ]  # what a compiled log p leaves out
 
-    def forward(self, asked: Sequence[tuple[int, Batch]]) -> list[Tensor]:
+    def check(self, asked: Sequence[tuple[int, Batch]]) -> list[bool]:
+        """What a compiled log p leaves out; and of each model whether it is trained by something else than log p."""
         for i, batch in asked:
             if self._checks[i] is not None:
                 self._checks[i](batch)
+        return [self.training and self._other[i] for i, _ in asked]
+
+    def forward(self, asked: Sequence[tuple[int, Batch]]) -> list[Tensor]:
+        self.check(asked)
         if self.training and any(self._other):
             by = [self._objective if self._other[i] else self._log_prob for i, _ in asked]
             return [f(self._each[i], batch) for f, (i, batch) in zip(by, asked, strict=True)]
         return [self._log_prob(self._each[i], batch) for i, batch in asked]
+
+
+def _know_limits(models: Sequence[nn.Module]) -> None:
+    """Families look once where their links lead, in numbers, which no graph can ask for."""
+    for model in models:
+        for part in model.modules():
+            family = family_of(part)
+            if family is not None:
+                _ = family._limits
 
 
 def _refuse_inner(models: Sequence[nn.Module]) -> None:
@@ -108,6 +125,9 @@ class StepGradient:
         self.models: list[ModelLike] = list({id(t.model): t.model for t in objective.terms}.values())
         self.own = list(self.models)  # the objective's, of which "fsdp" trains copies
         self.place = {id(m): i for i, m in enumerate(self.models)}
+        self.expands = [
+            taylor_of(m) is not None for m in self.models
+        ]  # asked once: it takes longer than a sum
         self.many = world()  # processes that work together
         self.sharded = self.many > 1 and distributed == "fsdp"
         self.module: nn.Module = Models(self.models, compiled)
@@ -116,6 +136,7 @@ class StepGradient:
         self.device, self.dtype = first.device, first.dtype
         self.widest = widest(self.device)
         self.scale = 1.0  # of the gradient, in float16
+        self.whole = WholeStep(self.parameters, self.widest) if compiled and self.many == 1 else None
         if self.sharded:
             self.module, self.models, self.parameters = _sharded(self.module, objective)
         elif self.many > 1 and any(p.requires_grad for p in self.module.parameters()):
@@ -179,7 +200,7 @@ class StepGradient:
 
         A weighting sees the batch whole: it may compare its terms.
         """
-        own = taylor_of(term.model) is not None
+        own = self.expands[self.place[id(term.model)]]
         batch = self.prepare(batch, None if own else self.dtype)
         split = self.parts > 1 or (replicated and self.many > 1)
         weight = None
@@ -209,6 +230,11 @@ class StepGradient:
 
     def _round(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> Plain:
         asked = [(self.place[id(term.model)], batch) for term, batch, _, _ in each]
+        if self.whole is not None and self.whole.possible and isinstance(self.module, Models):
+            with self.arithmetic():
+                found_value = self.whole(each, self.module.check(asked), self.scale)
+            if found_value is not None:
+                return found_value
         if self.precision is None and not self.sharded:
             found = self.module(asked)
         else:

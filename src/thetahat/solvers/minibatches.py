@@ -44,17 +44,19 @@ class Feed:
     drawn: bool
     replicated: bool = True
 
+    def __post_init__(self) -> None:
+        source = self.terms[0].source
+        self._remarks = source if isinstance(source, Remarks) else None  # asked once, and not at every step
+
     @property
     def remark(self) -> str:
         """What the source says of the data that it drew, for the certificate."""
-        source = self.terms[0].source
-        return source.remark if isinstance(source, Remarks) else ""
+        return "" if self._remarks is None else self._remarks.remark
 
     @property
     def finished(self) -> bool:
         """Whether nothing more can be learnt from what the source draws."""
-        source = self.terms[0].source
-        return isinstance(source, Remarks) and source.finished
+        return self._remarks is not None and self._remarks.finished
 
 
 Drawn = Sequence[tuple[Feed, Sequence[Batch]]]  # the batches of one step

@@ -9,7 +9,8 @@ is from the maximum: the certificate, in nats.
 
 References
 ----------
-Koenker and Bassett (1978), Regression quantiles; Koenker (2005), Quantile Regression, §6.2.
+Koenker and Bassett (1978), Regression quantiles; Koenker (2005), Quantile Regression, §6.2; Portnoy and Koenker (1997), The
+Gaussian hare and the Laplacian tortoise.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ KINK = (
     "a χ². Use kind='wald', whose standard "
     "errors are quantile regression's, or kind='bootstrap' of an interval."
 )
+MANY = 2_000  # rows above which those that are surely above or below are left out of the programme
+ROUNDS = 10  # of moving rows into it, before more are taken from the start
 PERFECT = 1e-14  # Σ w ρ(r) against Σ w |y|, below which the fit is perfect
 
 
@@ -163,20 +166,66 @@ def _solve(X: np.ndarray, y: np.ndarray, w: np.ndarray, level: float) -> tuple[n
     """β̂, the duality gap, and Σ w ρ_q(y − Xβ̂)."""
     scale = np.maximum(np.abs(X).max(0), 1e-300)
     size = max(float(np.abs(y).max()), 1e-300)
-    Z = X / scale
-    from scipy.optimize import linprog  # takes long to load: only where it is needed
-
-    found = linprog(
-        -y / size,
-        A_eq=Z.T,
-        b_eq=(1 - level) * (Z.T @ w),
-        bounds=np.column_stack([np.zeros(len(y)), w]),
-        method="highs",
-    )
-    if found.x is None:
+    found = _programme(X / scale, y / size, w, level)
+    if found is None:
         return np.full(X.shape[1], np.nan), math.inf, math.inf
-    beta = -found.eqlin.marginals * size / scale
+    beta = found[0] * size / scale
     r = y - X @ beta
     loss = float(w @ (r * (level - (r < 0))))
-    dual = float(y @ found.x) - (1 - level) * float(w @ y)
+    dual = float(y @ found[1]) - (1 - level) * float(w @ y)
     return beta, max(loss - dual, 0.0), loss
+
+
+def _programme(
+    Z: np.ndarray, y: np.ndarray, w: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """β and the dual's a, (n,), at the maximum of all rows; None: it was not found.
+
+    Of many rows most are surely above or below the quantile, as a fit to some of them shows: their a is w or 0. The
+    programme of those in between is small; if its residuals have the signs that were taken for sure, the a of all rows is
+    feasible, and complementary to β: the maximum of all of them. If not, the rows that have not go into it.
+
+    Portnoy and Koenker (1997), The Gaussian hare and the Laplacian tortoise.
+    """
+    n, p = Z.shape
+    many = int((math.sqrt(p) * n) ** (2 / 3))
+    if n <= MANY or 4 * many > n:
+        return _whole(Z, y, w, level, (1 - level) * (Z.T @ w))
+    step = n // many
+    first = _programme(Z[::step], y[::step], w[::step], level)
+    if first is None:
+        return _whole(Z, y, w, level, (1 - level) * (Z.T @ w))
+    spread = np.linalg.norm(Z[::step], axis=0)  # of each column
+    r = (y - Z @ first[0]) / np.maximum(np.abs(Z / spread).sum(1), 1e-300)
+    while 4 * many <= n:
+        low, high = np.quantile(r, [max(level - many / (2 * n), 0.0), min(level + many / (2 * n), 1.0)])
+        inside, above = (r >= low) & (r <= high), r > high
+        for _ in range(ROUNDS):
+            rest = (1 - level) * (Z.T @ w) - Z[above].T @ w[above]
+            found = _whole(Z[inside], y[inside], w[inside], level, rest)
+            if (
+                found is None
+            ):  # too many signs were taken for sure: without those rows the loss has no minimum
+                break
+            beta, own = found
+            residual = y - Z @ beta
+            wrong = ~inside & np.where(above, residual < 0, residual > 0)
+            if not wrong.any():
+                a = np.where(above, w, 0.0)
+                a[inside] = own
+                return beta, a
+            inside |= wrong
+            above &= ~wrong
+        many *= 2
+    return _whole(Z, y, w, level, (1 - level) * (Z.T @ w))
+
+
+def _whole(
+    Z: np.ndarray, y: np.ndarray, w: np.ndarray, level: float, right: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """β and a of  max yᵀa  subject to  Zᵀa = right,  0 ≤ a ≤ w;  None where there is none."""
+    from scipy.optimize import linprog  # takes long to load: only where it is needed
+
+    bounds = np.column_stack([np.zeros(len(y)), w])
+    found = linprog(-y, A_eq=Z.T, b_eq=right, bounds=bounds, method="highs")
+    return None if found.x is None else (-found.eqlin.marginals, found.x)

@@ -17,8 +17,9 @@ from ..errors import BadArgument
 from ..likelihood import Objective
 from ..protocols import HasReplicas
 from ..types import SolverLike, shown_as
+from .optimisers import AdamW
 
-ELEMENTWISE = tuple(
+ELEMENTWISE: tuple[type, ...] = tuple(
     getattr(torch.optim, name)
     for name in "SGD Adam AdamW NAdam RAdam Adamax Adagrad Adadelta RMSprop Rprop ASGD".split()
 )
@@ -72,7 +73,7 @@ def check(solver: SolverLike, objective: Objective) -> None:
 def check_optimisers(every: list[torch.optim.Optimizer], name: object) -> None:
     """Refuse an optimiser that moves a coordinate by the gradient of another."""
     for optimiser in every:
-        if type(optimiser) not in ELEMENTWISE:
+        if type(optimiser) not in (*ELEMENTWISE, AdamW):
             raise BadArgument(
                 f"optimiser={shown_as(name)} gave a {type(optimiser).__name__}, which may move one seed by the gradient "
                 f"of another. Accepted for several seeds: torch.optim's {', '.join(k.__name__ for k in ELEMENTWISE)}."
