@@ -82,6 +82,7 @@ BENCHMARKS = {
         60,
         "--layers 1 --steps 2 --times 1 --only SFT --results {out}/trl_steps.md",
     ),
+    "dpo_steps": Benchmark("{preferences} --results {out}/dpo_steps.md", 60),
     "vocabulary_memory": Benchmark("--results {out}/vocabulary_memory.md", 10),
     "smollm2": Benchmark("", 10, page="smollm2.md"),
     "distributional": Benchmark("{table} --ngboost {ngboost}", 60, page="distributional.md"),
@@ -96,6 +97,7 @@ BENCHMARKS = {
     "bits": Benchmark("{mnist} --results {out}/bits.md", 90),
     "zoo": Benchmark("--results {out}/zoo.md", 60),
     "minatar_ppo": Benchmark("--results {out}/minatar.md", 90),
+    "scale_on_paper": Benchmark("", 10, page="scale_on_paper.md"),
     # whether the answers are right
     "accuracy": Benchmark("--data {data}", 10),
     "interval_coverage": Benchmark("--write", 30),

@@ -36,7 +36,9 @@ from machine import busy, load, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT, ATTEMPTS = 1.2, 3
-LIMITS: dict[str, float] = {}  # work → a higher one until the next tag, where it became slower for a reason: say which
+LIMITS: dict[
+    str, float
+] = {}  # work → a higher one until the next tag, where it became slower for a reason: say which
 TURNS = {"policy": 3}  # in an attempt; of the others
 MOST = 7
 CALLS = {"small logistic": 10, "mixed": 3}  # in a turn: one is too short to be measured

@@ -33,6 +33,11 @@ NAMES = {  # the works and contestants of benchmarks/works.py, in words
 }
 NOT_PEERS = {"gram"}  # a lower bound: the time of one cross-product a step
 PACKAGES = {"sklearn": "scikit-learn"}  # of a contestant such as sklearn_quantile that has no words above
+KINDS = (
+    "SFT",
+    "DPO",
+    "GRPO",
+)  # the rows of trl_steps.md's own table; what was written below it was run apart
 COUNTS = "none one two three four five six seven eight nine ten eleven twelve".split()
 
 
@@ -68,8 +73,9 @@ def ratios(folder: Path = RESULTS) -> pd.DataFrame:
     for row in (row for row in tables("hmm.md", folder) if "hmmlearn" in row):
         work, peer = f"HMM: {row['work']}", f"hmmlearn, {row['hmmlearn']}"
         out.append((work, peer, float(row["ours / theirs"]), "hmm.md"))
-    for row in tables("trl_steps.md", folder):
-        out.append((f"{row['']} of a Llama, 6 layers", "TRL 1.16.0", 1 / float(row["ratio"]), "trl_steps.md"))
+    for row in (row for row in tables("trl_steps.md", folder) if row[""] in KINDS):
+        work = f"{row['']} of a Llama, 6 layers"
+        out.append((work, "TRL 1.16.0", 1 / float(row["ratio"]), "trl_steps.md"))
     frame = pd.DataFrame(out, columns=["work", "peer", "ratio", "file"])
     return frame.assign(work=frame["work"].replace(NAMES), peer=frame["peer"].replace(NAMES))
 
