@@ -185,7 +185,7 @@ def run(name: str, options: argparse.Namespace, out: Path) -> Outcome:
     return Outcome(name, "done", minutes, others)
 
 
-def record(outcomes: list[Outcome], out: Path) -> str:
+def record(outcomes: list[Outcome], out: Path, short: bool = False) -> str:
     """The page: every ratio to a peer in the results, those against us included; what failed; what was run, by this call or by one
     before."""
     from benchmark_chart import counts, ratios, tables
@@ -193,7 +193,7 @@ def record(outcomes: list[Outcome], out: Path) -> str:
     found = ratios(out)
     packages = ", ".join(f"{p} {version(p)}" for p in ("thetahat", "torch", "numpy"))
     lines = [
-        "# The record", "",
+        "# The record", "", *["**A try, on few rows: its numbers say nothing.**", ""] * short,
         f"`benchmarks/run`. {machine()} Python {platform.python_version()}, {packages}.",
         "Peers' versions: `benchmarks/peers.txt`, and beside each figure in the pages named below.", "",
         f"Our seconds over the peer's, {counts(found)[0]}; {counts(found)[1]}.", "",
@@ -248,7 +248,7 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     print(machine())
     outcomes = [run(name, options, out) for name in options.only or BENCHMARKS]
-    page = record(outcomes, out)
+    page = record(outcomes, out, options.short)
     (out / "record.md").write_text(page, encoding="utf-8")
     if out == results.absolute():
         subprocess.run([sys.executable, str(HERE.parent / "scripts" / "benchmark_chart.py")], check=True)

@@ -114,7 +114,7 @@ def thetahat_sums(data: Data) -> Answer:
     if "ours" not in data.extra:
         names = data.extra["columns"]
         numeric = [c for c in names if data.frame[c].dtype == float]
-        x = torch.from_numpy(data.frame[numeric].to_numpy())
+        x = torch.from_numpy(data.frame[numeric].to_numpy(copy=True))
         terms, start = [], 1 + len(numeric)
         for c in (c for c in names if c not in numeric):
             series = data.frame[c].cat
