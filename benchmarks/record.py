@@ -6,7 +6,8 @@
 
 The peers: pip install -c constraints.txt -r benchmarks/peers.txt. A benchmark is left out, and named in the table, where
 what it needs is not given: --data a folder with r/, nist/ and separation/; --mnist the four IDX files; the interpreters
-those that have Stable-Baselines3, the packages of python_peers.py and NGBoost, where this one has not.
+those that have Stable-Baselines3, the packages of python_peers.py and NGBoost, where this one has not. (gpu.py, for a
+machine with an accelerator, is run by itself.)
 
 How busy the machine is is measured before each benchmark and stands beside it; where others use it, speed.py counts CPU
 seconds. --short tries those that have a short form, on few rows, and writes into a folder of its own: its numbers say
@@ -66,7 +67,7 @@ GIVEN = {
 BENCHMARKS = {
     # beside peers
     "speed": Benchmark("--results {out}/speed.md", 180, "--rows 2000 --repeats 1 --results {out}/speed.md"),
-    "hmm": Benchmark("--results {out}/hmm.md", 20, "--rows 2000 --results {out}/hmm.md"),
+    "hmm": Benchmark("--results {out}/hmm.md", 20),
     "cox": Benchmark("--results {out}/cox.md", 30, "--rows 2000 --repeats 1 --results {out}/cox.md"),
     "mixed": Benchmark("--data {data}", 60, page="mixed.md"),
     "python_peers": Benchmark("--data {data} --peers {peers}", 120, page="python_peers.md"),
