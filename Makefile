@@ -1,6 +1,7 @@
 # make demo   install, fit a real table, write report.html, run the tour
 # make test   lint, types, tests, doctests, every code block of README and docs
 # make cover  the same tests with branch coverage; fails below the floor, and below that of the spine
+# make regression  six works beside the last tag's, in the same run: fails where one has become more than 20 % slower
 # make docs   the documentation site, in site/
 
 PYTHON  ?= python3
@@ -12,7 +13,7 @@ SPINE   := */thetahat/data/*,*/thetahat/families/*,*/thetahat/models/*,*/thetaha
 # Bytecode is kept, whatever the environment says: each process that a test starts would compile the library anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test cover lint docs format clean
+.PHONY: demo test cover regression lint docs format clean
 
 demo: .venv/installed
 	$(BIN)/thetahat fit "incidents ~ type + built + period + offset(log(service))" src/thetahat/data/shipped/ships.csv --family poisson --report report.html
@@ -26,6 +27,9 @@ cover: lint
 	$(BIN)/coverage combine --quiet --append || true
 	$(BIN)/coverage report --include='$(SPINE)' --fail-under=94
 	$(BIN)/coverage report --fail-under=94
+
+regression: .venv/dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/regression.py
 
 lint: .venv/dev
 	$(BIN)/ruff check $(TREE)

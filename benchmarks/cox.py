@@ -1,4 +1,4 @@
-"""Cox's model on a million rows beside R's coxph and lifelines: python benchmarks/cox.py [--rows 1000000].
+"""Cox's model on a million rows beside R's coxph and lifelines: python benchmarks/cox.py [--rows 1000000] [--results FILE].
 
 Seeded data of ten columns, about 60 % of them events; without ties, and with times rounded so that there are 3,000
 distinct ones. The time is that of the fit from a data frame, errors included, the median of several after a warm-up. R
@@ -90,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "cox.md")
     arguments = parser.parse_args()
     lines = [
         "| times | who | seconds | theirs / ours | log-likelihood less ours | largest difference of coefficients |"
@@ -111,7 +112,7 @@ def main() -> None:
             )
         print("\n".join(lines), flush=True)
     head = f"# Cox's model\n\n{arguments.rows:,} rows × {len(COLUMNS)} columns, Efron's ties. `python benchmarks/cox.py`\n\n"
-    (HERE / "results" / "cox.md").write_text(head + "\n".join(lines) + "\n")
+    arguments.results.write_text(head + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ ten starts: to its certificate, with the information. And one evaluation of the 
 sequences. Ours and theirs take turns, and medians are compared. hmmlearn is not among this library's dependencies:
 `pip install hmmlearn`.
 
-    python benchmarks/hmm.py
+    python benchmarks/hmm.py [--results FILE]
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,11 @@ def profile(call: Callable[[], Any]) -> dict[str, tuple[int, float]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "hmm.md")
+    options = parser.parse_args()
     y = simulated()
     hmm = th.models.HMM(3, "normal", initial="free")
     model, source = hmm.bound({"y": y})
@@ -198,9 +204,7 @@ def main() -> None:
     rows += [f"| {name} | {times} | {seconds:.3f} |" for name, (times, seconds) in profile(one).items()]
     text = "\n".join(rows) + "\n"
     print(text)
-    (Path(__file__).parent / "results" / "hmm.md").write_text(
-        "# Hidden Markov models\n\n" + text, encoding="utf-8"
-    )
+    options.results.write_text("# Hidden Markov models\n\n" + text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ honest way to the answer.
 
 A work is a function that makes the data; a contestant takes the data and returns (coefficients,
 log-likelihood or None). Data are given in the form that the library takes most readily: a data frame for
-formulas, arrays for those that want arrays.
+formulas, arrays for those that want arrays. Further works are in works_families.py and works_effects.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ class Data:
     extra: dict[str, Any]
 
 
-def _dense(n: int, p: int, seed: int) -> tuple[np.ndarray, np.ndarray, pd.DataFrame, str]:
+Contestant = Callable[[Data], tuple[np.ndarray, float | None]]
+
+
+def dense(n: int, p: int, seed: int) -> tuple[np.ndarray, np.ndarray, pd.DataFrame, str]:
+    """X, its linear predictor, both as a frame's columns x0 …, and the formula."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, p))
     beta = rng.normal(size=p) / np.sqrt(p)
@@ -36,26 +40,26 @@ def _dense(n: int, p: int, seed: int) -> tuple[np.ndarray, np.ndarray, pd.DataFr
 
 
 def logistic(n: int = 1_000_000, p: int = 30) -> Data:
-    X, eta, frame, formula = _dense(n, p, 0)
+    X, eta, frame, formula = dense(n, p, 0)
     y = (np.random.default_rng(1).random(n) < 1 / (1 + np.exp(0.5 - eta))).astype(float)
     return Data(frame.assign(y=y), X, y, formula, {"family": "bernoulli"})
 
 
 def poisson(n: int = 1_000_000, p: int = 30) -> Data:
-    X, eta, frame, formula = _dense(n, p, 0)
+    X, eta, frame, formula = dense(n, p, 0)
     y = np.random.default_rng(1).poisson(np.exp(0.5 * eta - 0.5)).astype(float)
     return Data(frame.assign(y=y), X, y, formula, {"family": "poisson"})
 
 
 def negative_binomial(n: int = 100_000, p: int = 30) -> Data:
-    X, eta, frame, formula = _dense(n, p, 0)
+    X, eta, frame, formula = dense(n, p, 0)
     mu = np.exp(0.5 * eta + 0.3)
     y = np.random.default_rng(1).negative_binomial(2, 2 / (2 + mu)).astype(float)
     return Data(frame.assign(y=y), X, y, formula, {"family": "negative_binomial"})
 
 
 def student_t(n: int = 100_000, p: int = 10) -> Data:
-    X, eta, frame, formula = _dense(n, p, 0)
+    X, eta, frame, formula = dense(n, p, 0)
     y = eta + np.random.default_rng(1).standard_t(4, size=n)
     return Data(frame.assign(y=y), X, y, formula, {"family": "student_t"})
 
@@ -83,15 +87,15 @@ def claims(n: int = 678_000, levels: tuple[int, ...] = (2, 4, 6, 11, 12, 22), wi
     )
 
 
-def wide_claims() -> Data:
-    return claims(wide=5000)
+def wide_claims(n: int = 678_000) -> Data:
+    return claims(n, wide=5000)
 
 
-def small_logistic() -> Data:
-    return logistic(1000, 5)
+def small_logistic(n: int = 1000) -> Data:
+    return logistic(n, 5)
 
 
-WORKS: dict[str, Callable[[], Data]] = {
+WORKS: dict[str, Callable[..., Data]] = {
     "logistic": logistic,
     "poisson": poisson,
     "claims": claims,
@@ -108,7 +112,7 @@ WORKS: dict[str, Callable[[], Data]] = {
 def thetahat(data: Data) -> tuple[np.ndarray, float | None]:
     import thetahat as th
 
-    fit = th.fit(data.formula, data.frame, data.extra["family"])
+    fit = th.fit(data.formula, data.frame, data.extra["family"], **data.extra.get("parameters", {}))
     return fit.theta.numpy(), fit.log_likelihood
 
 
@@ -254,7 +258,7 @@ def gram(data: Data) -> tuple[np.ndarray, float | None]:
     return (X.T @ X)[0], None
 
 
-CONTESTS: dict[str, list[Callable[[Data], tuple[np.ndarray, float | None]]]] = {
+CONTESTS: dict[str, list[Contestant]] = {
     "logistic": [thetahat, glum, sklearn_newton, sklearn_lbfgs, statsmodels, gram],
     "poisson": [thetahat, glum, sklearn_newton, sklearn_lbfgs, statsmodels, gram],
     "claims": [thetahat, glum],

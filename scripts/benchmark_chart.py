@@ -2,6 +2,8 @@
 
 python scripts/benchmark_chart.py
 
+The counts in README's words about it are renewed too.
+
 Nothing is typed in here: the rows are those of speed.md, python_peers.md and hmm.md (seconds) and of trl_steps.md (tokens
 a second), with every peer that finished. Right of 1 ours is slower.
 """
@@ -30,12 +32,20 @@ NAMES = {  # the works and contestants of benchmarks/works.py, in words
     "student t": "Student's t regression",
 }
 NOT_PEERS = {"gram"}  # a lower bound: the time of one cross-product a step
+PACKAGES = {"sklearn": "scikit-learn"}  # of a contestant such as sklearn_quantile that has no words above
+KINDS = (
+    "SFT",
+    "DPO",
+    "GRPO",
+)  # the rows of trl_steps.md's own table; what was written below it was run apart
+COUNTS = "none one two three four five six seven eight nine ten eleven twelve".split()
 
 
-def tables(file: str) -> list[dict[str, str]]:
-    """The rows of the tables of a results file, by their headings."""
+def tables(file: str, folder: Path = RESULTS) -> list[dict[str, str]]:
+    """The rows of the tables of a results file, by their headings; none, where the file is not there."""
     rows, heading = [], []
-    for line in (RESULTS / file).read_text(encoding="utf-8").splitlines():
+    path = folder / file
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
         if not cells:
             heading = []
@@ -46,25 +56,46 @@ def tables(file: str) -> list[dict[str, str]]:
     return rows
 
 
-def ratios() -> pd.DataFrame:
-    """work, peer, ratio: our seconds over the peer's."""
+def ratios(folder: Path = RESULTS) -> pd.DataFrame:
+    """work, peer, ratio: our seconds over the peer's; and the file that it is of."""
     out = []
-    for row in tables("speed.md"):
+    for row in tables("speed.md", folder):
         found = re.match(r"[\d.]+", row["ours / theirs"])
         if found and row["who"] not in NOT_PEERS and not row["who"].startswith("thetahat"):
-            out.append((row["work"], row["who"], float(found[0])))
+            first, _, rest = row["who"].partition("_")
+            peer = NAMES.get(row["who"], PACKAGES.get(first, first) if rest else first)
+            out.append((row["work"], peer, float(found[0]), "speed.md"))
     out += [
-        (row["work"], row["package"], float(row["ratio"]))
-        for row in tables("python_peers.md")
+        (row["work"], row["package"], float(row["ratio"]), "python_peers.md")
+        for row in tables("python_peers.md", folder)
         if row["ratio"]
     ]
-    for row in (row for row in tables("hmm.md") if "hmmlearn" in row):
+    for row in (row for row in tables("hmm.md", folder) if "hmmlearn" in row):
         work, peer = f"HMM: {row['work']}", f"hmmlearn, {row['hmmlearn']}"
-        out.append((work, peer, float(row["ours / theirs"])))
-    for row in tables("trl_steps.md"):
-        out.append((f"{row['']} of a Llama, 6 layers", "TRL 1.16.0", 1 / float(row["ratio"])))
-    frame = pd.DataFrame(out, columns=["work", "peer", "ratio"])
+        out.append((work, peer, float(row["ours / theirs"]), "hmm.md"))
+    for row in (row for row in tables("trl_steps.md", folder) if row[""] in KINDS):
+        work = f"{row['']} of a Llama, 6 layers"
+        out.append((work, "TRL 1.16.0", 1 / float(row["ratio"]), "trl_steps.md"))
+    frame = pd.DataFrame(out, columns=["work", "peer", "ratio", "file"])
     return frame.assign(work=frame["work"].replace(NAMES), peer=frame["peer"].replace(NAMES))
+
+
+def counts(frame: pd.DataFrame) -> tuple[str, str]:
+    """What README says of the chart: how many ratios there are, and how many of them are against us."""
+    slower = int((frame["ratio"] > 1).sum())
+    return (
+        f"for {len(frame)} pairs of work and peer",
+        f"ours is slower in {COUNTS[slower] if slower < len(COUNTS) else slower} of them",
+    )
+
+
+def renewed(text: str, frame: pd.DataFrame) -> str:
+    """The text of README with those counts."""
+    for pattern, new in zip(
+        (r"for \d+ pairs of work and peer", r"ours is slower in \w+ of them"), counts(frame), strict=True
+    ):
+        text = re.sub(pattern, new, text)
+    return text
 
 
 def chart(frame: pd.DataFrame) -> alt.LayerChart:
@@ -75,10 +106,12 @@ def chart(frame: pd.DataFrame) -> alt.LayerChart:
         one=1.0,
         label=frame["ratio"].map("{:.2g}".format),
     )
+    low, high = min(0.004, 0.8 * frame["ratio"].min()), max(6.0, 1.2 * frame["ratio"].max())
     x = alt.X(
-        "ratio", scale=alt.Scale(type="log", domain=[0.004, 6]), title="our seconds / the peer's seconds"
+        "ratio", scale=alt.Scale(type="log", domain=[low, high]), title="our seconds / the peer's seconds"
     )
-    x.axis = alt.Axis(values=[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5], format="~g")
+    ticks = [a * 10.0**b for b in range(-4, 4) for a in (1, 2, 5) if low <= a * 10.0**b <= high and b >= -2]
+    x.axis = alt.Axis(values=ticks, format="~g")
     y = alt.Y("row", sort=list(frame["row"]), title=None, axis=alt.Axis(labelLimit=420))
     colour = alt.Color(
         "who", title=None, scale=alt.Scale(domain=["ours is faster", "the peer is faster"],
@@ -92,4 +125,7 @@ def chart(frame: pd.DataFrame) -> alt.LayerChart:
 
 
 if __name__ == "__main__":
-    chart(ratios()).save(ROOT / "docs" / "benchmarks.svg")
+    found = ratios()
+    chart(found).save(ROOT / "docs" / "benchmarks.svg")
+    readme = ROOT / "README.md"
+    readme.write_text(renewed(readme.read_text(encoding="utf-8"), found), encoding="utf-8")

@@ -35,7 +35,16 @@ def test_the_slopes_in_the_picture_are_those_of_the_calls_written_above_them() -
 
 
 def test_readme_counts_the_ratios_of_the_chart_and_those_against_us() -> None:
-    ratio = script("benchmark_chart").ratios()["ratio"]
-    words = {9: "nine", 10: "ten", 11: "eleven", 12: "twelve", 13: "thirteen"}
-    assert f"for {len(ratio)} pairs of work and peer" in README
-    assert f"ours is slower in {words[int((ratio > 1).sum())]} of them" in README
+    module = script("benchmark_chart")
+    found = module.ratios()
+    assert all(said in README for said in module.counts(found)), "run python scripts/benchmark_chart.py"
+
+
+def test_the_counts_in_readme_are_renewed_with_the_chart() -> None:
+    """Three ratios written here, two of them above 1; and the words around the counts stay."""
+    module = script("benchmark_chart")
+    found = module.pd.DataFrame({"ratio": [0.5, 1.5, 2.0]})
+    new = module.renewed(README, found)
+    assert "for 3 pairs of work and peer" in new
+    assert "ours is slower in two of them" in new
+    assert module.renewed(new, module.ratios()) == README

@@ -1,4 +1,4 @@
-"""Default 95 % intervals hold the truth about 95 times in 100. benchmarks/coverage.py is the same of every
+"""Default 95 % intervals hold the truth about 95 times in 100. benchmarks/interval_coverage.py is the same of every
 family, with more replicates."""
 
 from __future__ import annotations

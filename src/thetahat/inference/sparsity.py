@@ -12,7 +12,7 @@ Sheather's for an interval of 95 %, halved until q ± h lies between 0 and 1:
 
 Chosen by simulation: 300 replicates of normal, t, exponential and growing errors, q = ½ and 0.9, 50 to 1,000
 rows. It covered 91 to 99 %; Powell's kernel estimate 83 to 100 %, too wide for the median and too narrow for
-a high quantile of skewed errors. It is R's summary.rq(se = "nid"); benchmarks/coverage.py has its coverage.
+a high quantile of skewed errors. It is R's summary.rq(se = "nid"); benchmarks/interval_coverage.py has its coverage.
 
 References
 ----------

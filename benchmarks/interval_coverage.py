@@ -1,6 +1,6 @@
 """How often the default 95 % interval of every family holds the truth, by simulation.
 
-    python benchmarks/coverage.py [--seconds 15] [--only NAME] [--write]
+    python benchmarks/interval_coverage.py [--seconds 15] [--only NAME] [--write]
 
 Each replicate draws x uniform on (−1, 1) and y from the family at known coefficients, fits "y ~ x", and asks
 `fit.intervals()` for every estimate. Coverage between 93 and 97 % is as it should be; one outside by more
