@@ -74,3 +74,9 @@ def test_a_constraint_starts_where_it_is_told(constraint, value: list[float]) ->
         start + torch.linspace(-3, 3, start.numel() or 1, dtype=torch.float64).reshape(start.shape)
     )
     assert bool(torch.isfinite(moved).all())
+
+
+@pytest.mark.parametrize("name", ["half", "train", "items"])
+def test_a_parameter_with_the_name_of_a_method_of_the_module_is_refused_by_that_name(name: str) -> None:
+    with pytest.raises(th.errors.BadArgument, match=rf"'{name}'.*such as {name}_"):
+        th.model(**{name: 1.0})

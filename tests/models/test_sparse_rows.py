@@ -64,7 +64,9 @@ def test_least_squares_by_numpy(sparse):
     X = np.column_stack([np.ones(len(data)), data.x, X])
     beta, squares, _, _ = np.linalg.lstsq(X, data.y.to_numpy(), rcond=None)
     np.testing.assert_allclose(fit.estimates.iloc[:-1], beta, rtol=1e-9, atol=1e-10)
-    sigma = np.sqrt(float(squares[0]) / (len(data) - X.shape[1]))  # of least squares, as for every normal linear model
+    sigma = np.sqrt(
+        float(squares[0]) / (len(data) - X.shape[1])
+    )  # of least squares, as for every normal linear model
     want = sigma * np.sqrt(np.diag(np.linalg.inv(X.T @ X)))
     np.testing.assert_allclose(fit.standard_errors().iloc[:-1], want, rtol=1e-8)
 
