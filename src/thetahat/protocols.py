@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_chec
 import torch
 from torch import Tensor, nn
 
-from .types import Data, ModelLike, Plain
+from .types import Data, Levels, ModelLike, Plain
 
 if TYPE_CHECKING:
     from .data.batch import Batch
@@ -681,6 +681,23 @@ class Categories(Protocol):
 
     @property
     def probabilities(self) -> Callable[..., Tensor]: ...
+
+
+@runtime_checkable
+class InOrder(Protocol):
+    """A family of categories whose order is a part of the model: it may be given. The response asks.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> isinstance(th.families.Ordinal(3), InOrder), isinstance(th.families.Categorical(3), InOrder)
+    (True, False)
+    """
+
+    @property
+    def levels(self) -> Levels | None:
+        """From the lowest to the highest; None: the column says it."""
+        ...
 
 
 @runtime_checkable

@@ -276,7 +276,7 @@ def test_the_model_is_left_at_its_maximum():
 
 
 def test_an_ordered_category_has_a_prediction_interval_of_levels():
-    fit = th.fit("grade ~ x", DATA, "ordinal")
+    fit = th.fit("grade ~ x", DATA, th.families.Ordinal(levels=("a", "b", "c")))
     ours = fit.predict(NEW, level=0.9, kind="plug-in")
     assert set(ours["low"]) | set(ours["high"]) <= {"a", "b", "c"}
     assert (ours["low"] <= ours["value"]).all()
