@@ -684,6 +684,24 @@ class Categories(Protocol):
 
 
 @runtime_checkable
+class Working(Protocol):
+    """A family whose density is a device for its estimates, and not a description of the data. Comparisons, checks and the
+    summary say so.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> isinstance(th.families.AsymmetricLaplace(0.9), Working), isinstance(th.families.Laplace(), Working)
+    (True, False)
+    """
+
+    @property
+    def working(self) -> str:
+        """What it is for, in a sentence."""
+        ...
+
+
+@runtime_checkable
 class InOrder(Protocol):
     """A family of categories whose order is a part of the model: it may be given. The response asks.
 

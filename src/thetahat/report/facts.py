@@ -21,6 +21,7 @@ from scipy.stats import t as student
 from ..data import Table
 from ..errors import BadArgument, FitError, ThetahatError
 from ..evaluation.lack_of_fit import LackOfFit, lack_of_fit
+from ..families.cox import Cox
 from ..inference.covariance import importance, plain_kind
 from ..io.without_rows import Recalled
 from ..likelihood import DensityPower
@@ -35,7 +36,17 @@ from ..models.random_effects import Random, RandomEffects
 from ..models.regression import Predictor
 from ..models.sequences import Sequences
 from ..models.series import OneGroup, Series
-from ..protocols import HasNote, HasReplicas, OfRows, is_drawn, kind_of, layout_of, maximised_of, measure_of
+from ..protocols import (
+    HasNote,
+    HasReplicas,
+    OfRows,
+    Working,
+    is_drawn,
+    kind_of,
+    layout_of,
+    maximised_of,
+    measure_of,
+)
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
 from ..types import OF_SEED, ModelLike, Plain, Settings, shown_as
@@ -162,6 +173,7 @@ class Facts:
     counted: float | None = (
         None  # under a prior: the effective number of parameters, which the criteria count
     )
+    criteria_notes: tuple[str, ...] = ()  # what AIC and BIC are of, where it is not plain
     lack_of_fit: LackOfFit | None = None  # how far from the best possible, where that can be told
     measured: tuple[Measured, ...] = ()
 
@@ -252,6 +264,7 @@ def gather(
         counted=fit.effective_parameters
         if criteria and any(not isinstance(p.prior, OfRows) for p in fit.objective.priors)
         else None,
+        criteria_notes=tuple(_criteria_notes(fit)) if criteria else (),
         certificate=fit.certificate,
         lack_of_fit=None if without else _lack_of_fit(fit),
         measured=tuple(_measured(fit.measured)),
@@ -306,6 +319,20 @@ def known(fit: Fit, what: str) -> float:
         if isinstance(fit.objective, Recalled):
             return math.nan
         raise
+
+
+def _criteria_notes(fit: Fit) -> Iterator[str]:
+    """What AIC and BIC are of, where a reader could take them for others."""
+    model, family = fit.model, family_of(fit.model)
+    if isinstance(model, RandomEffects) and model.reml:
+        yield (
+            "AIC, AICc and BIC are of the restricted likelihood: they compare fits with the same fixed effects. For others fit with "
+            "reml=False."
+        )
+    if isinstance(family, Cox):
+        yield "BIC and AICc count the events, not the rows."
+    if isinstance(family, Working):
+        yield family.working
 
 
 def _lack_of_fit(fit: Fit) -> LackOfFit | None:
