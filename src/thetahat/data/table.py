@@ -469,6 +469,12 @@ def aligned_rows(
     return batch, Alignment(frame.size, kept, frame.index)
 
 
+def texts_of(frame: Frame) -> list[str]:
+    """The columns that hold text, or categories."""
+    block = next(iter(frame.blocks(list(frame.columns))))
+    return [name for name in frame.columns if is_categorical(block[name], name)]
+
+
 def numeric_tensors(
     frame: Frame, columns: Sequence[str] = (), optional: Collection[str] = ()
 ) -> dict[str, Tensor]:

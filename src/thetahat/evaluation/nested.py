@@ -78,7 +78,13 @@ def anova(*fits: HasObjective) -> pd.DataFrame:
     for fit in fits:
         if not isinstance(fit, HasObjective) or regression_of(fit.objective) is None:
             raise BadArgument(
-                f"anova is of fits of formulas; received a {type(fit).__name__}. For other fits: fit.compare(other)."
+                "anova is of fits of formulas; received "
+                + (
+                    f"one of a {type(fit.objective.model).__name__}"
+                    if isinstance(fit, HasObjective)
+                    else f"a {type(fit).__name__}"
+                )
+                + ". Of a likelihood of one's own: fit.test('b = 0', 'likelihood_ratio'); of others: th.compare([a, b])."
             )
         check_likelihood(fit.objective, "likelihood_ratio", "Compare by fit.score(data).")
         if fit.objective.priors:
