@@ -25,6 +25,7 @@ from ..families.cox import Cox
 from ..inference.covariance import importance, plain_kind
 from ..io.without_rows import Recalled
 from ..likelihood import DensityPower
+from ..likelihood.priors import Jeffreys
 from ..likelihood.weights import Importance
 from ..models import HMM, Mixture, Regression
 from ..models.base import family_of, names_of
@@ -322,12 +323,17 @@ def known(fit: Fit, what: str) -> float:
 
 
 def _criteria_notes(fit: Fit) -> Iterator[str]:
-    """What AIC and BIC are of, where a reader could take them for others."""
+    """What AIC, BIC and p are of, where a reader could take them for others."""
     model, family = fit.model, family_of(fit.model)
     if isinstance(model, RandomEffects) and model.reml:
         yield (
             "AIC, AICc and BIC are of the restricted likelihood: they compare fits with the same fixed effects. For others fit with "
             "reml=False."
+        )
+    if any(isinstance(p.prior, Jeffreys) for p in fit.objective.priors):
+        yield (
+            "Under Firth's prior the likelihood is often far from a parabola, and Wald's intervals and p are poor. Those of the profile: "
+            "fit.intervals(kind='profile'), fit.test('x = 0', 'likelihood_ratio')."
         )
     if isinstance(family, Cox):
         yield "BIC and AICc count the events, not the rows."
@@ -591,12 +597,10 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
         encoder = source.encoder
         yield "data", source.frame.name + (", streamed" if source.streamed else "")
         kept = f"{plural(source.rows, 'row')} used"
-        several = "one or more of " if len(encoder.required) > 1 else ""
-        needs = (
-            f" in {several}{join(list(encoder.required))}"
-            if source.dropped and len(encoder.required) <= 6
-            else ""
-        )
+        most = sorted(source.lacking.items(), key=lambda item: -item[1])
+        lacking = [f"{name} ({count(rows)})" for name, rows in most[:6]]
+        lacking += [f"{len(most) - 6} other columns"] if len(most) > 6 else []
+        needs = f" in {join(lacking)}" if lacking else ""
         dropped = (
             f"{plural(source.dropped, 'row')} dropped for a missing value{needs}"
             if source.dropped
