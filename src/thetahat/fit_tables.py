@@ -159,5 +159,6 @@ class FitTables:
 
 def _like(fit: Fit, table: pd.DataFrame) -> Data:
     from .data.table import Table
+    from .report.frames import whole
 
-    return fit.source.frame.like(table) if isinstance(fit.source, Table) else table
+    return fit.source.frame.like(whole(table)) if isinstance(fit.source, Table) else whole(table)

@@ -70,10 +70,11 @@ class FitTests:
         {'degrees_of_freedom': 4.0, 'statistic': 23.67}
         """
         from .inference import anova
+        from .report.frames import whole
 
         kind = anova.chosen_test(self.objective, test or self._robust_test(covariance, by))
         V = self._prepared(covariance, by) if kind == "wald" else None
-        return anova.anova(self.objective, self.theta, type, kind, covariance=V, parameter=parameter)
+        return whole(anova.anova(self.objective, self.theta, type, kind, covariance=V, parameter=parameter))
 
     def _robust_test(self, covariance: str | None, by: str | Sequence[str] | None) -> str | None:
         """Wald's test where errors were chosen: the others would leave them out."""
@@ -97,10 +98,11 @@ class FitTests:
             as of `anova`
         """
         from .inference import anova
+        from .report.frames import whole
 
         kind = anova.chosen_test(self.objective, test or self._robust_test(covariance, by))
         V = self._prepared(covariance, by) if kind == "wald" else None
-        return anova.drop1(self.objective, self.theta, kind, covariance=V, parameter=parameter)
+        return whole(anova.drop1(self.objective, self.theta, kind, covariance=V, parameter=parameter))
 
     def add1(self, scope: str, test: str | None = None) -> pd.DataFrame:
         """What the fit gains by each term of a scope, fitted to exactly the same rows.
@@ -113,8 +115,9 @@ class FitTests:
             "likelihood_ratio" or "F"; None as of `anova`
         """
         from .inference import added
+        from .report.frames import whole
 
-        return added.add1(self.objective, self.theta, self.call, scope, test)
+        return whole(added.add1(self.objective, self.theta, self.call, scope, test))
 
     def wild_bootstrap(self, hypothesis: str, *, by: str, draws: int = 9999, seed: int = 0) -> Test:
         """A test of one coefficient of a linear model by the wild cluster bootstrap, for few clusters (Cameron, Gelbach and

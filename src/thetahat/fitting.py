@@ -454,8 +454,10 @@ def _built(
             for name, v in zip(("offset", "subset", "functions", "collinear"), rows, strict=True)
             if v is not None
         )
+        way = {"subset": "the rows selected first, data[mask] of pandas or data.filter(…) of polars"}
         raise BadArgument(
-            f"{given}= is of a formula; received a {type(model).__name__}. Accepted: a formula, or the rows themselves."
+            f"{given}= is of a formula; received a {type(model).__name__}. Accepted: a formula, or "
+            f"{way.get(given, 'the rows themselves')}."
         )
     built: nn.Module
     source: Source
@@ -515,7 +517,7 @@ def _built(
         if weights is not None and not isinstance(weights, str) and not callable(weights):
             raise BadArgument(
                 "weights= is a column's name or a function (batch, log_prob) → weights; received "
-                f"{type(weights).__name__}."
+                f"{type(weights).__name__}. Of an array: put it into the data as a column, and name that."
             )
         column = weights if isinstance(weights, str) else None
         if isinstance(model, Custom):
@@ -580,7 +582,7 @@ def _column_name(weights: Plain) -> str | None:
     raise BadArgument(
         "with a formula, weights is the name of a column, or th.weights.Probability(…), Variance(…) or "
         "Importance(…); with a family, a column; "
-        f"received {type(weights).__name__}."
+        f"received {type(weights).__name__}. Of an array: put it into the data as a column, and name that."
     )
 
 

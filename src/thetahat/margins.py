@@ -53,7 +53,7 @@ class Margins:
             import polars
 
             return polars.from_pandas(self._table)
-        return self._table.copy()
+        return self.table
 
     @property
     def estimates(self) -> np.ndarray:
@@ -110,10 +110,11 @@ class Margins:
         return self._estimates.joint()
 
     def plot(self) -> Chart:
-        """Estimates with their intervals: dots in order, or a line over a column of numbers."""
+        """Estimates with their intervals: dots in order, or a line over a column of numbers. Differences and slopes have a line at
+        0, ratios at 1."""
         from .report.margin_charts import chart
 
-        return chart(self._table, self._estimates.title, self._level)
+        return chart(self._table, self._estimates.title, self._level, self._estimates.none)
 
     # ---- as text -------------------------------------------------------------------------------------------
 
@@ -169,4 +170,6 @@ class Margins:
     @property
     def table(self) -> pd.DataFrame:
         """`frame`, always of pandas."""
-        return self._table.copy()
+        from .report.frames import whole
+
+        return whole(self._table.copy())

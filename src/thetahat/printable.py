@@ -129,7 +129,7 @@ def console(**settings: Plain) -> Any:
 
 
 def as_text(renderable: Plain, width: int = 110) -> str:
-    """What rich would print of it, without colours.
+    """What rich would print of it, without colours and bold letters, whatever the environment asks of terminals.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def as_text(renderable: Plain, width: int = 110) -> str:
     >>> as_text(Text("±1", style="bold"))
     '±1'
     """
-    own = console(width=width, no_color=True, highlight=False)
+    own = console(width=width, color_system=None, force_terminal=False, force_jupyter=False, highlight=False)
     with own.capture() as capture:
         own.print(renderable)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())

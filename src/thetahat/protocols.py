@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Protocol, runtime_checkable  # isinstance as in Python 3.12, which is faster
 
-from .types import Data, ModelLike, Plain
+from .types import Data, Levels, ModelLike, Plain
 
 if TYPE_CHECKING:
     from .data.batch import Batch
@@ -689,6 +689,41 @@ class Categories(Protocol):
 
     @property
     def probabilities(self) -> Callable[..., Tensor]: ...
+
+
+@runtime_checkable
+class Working(Protocol):
+    """A family whose density is a device for its estimates, and not a description of the data. Comparisons, checks and the
+    summary say so.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> isinstance(th.families.AsymmetricLaplace(0.9), Working), isinstance(th.families.Laplace(), Working)
+    (True, False)
+    """
+
+    @property
+    def working(self) -> str:
+        """What it is for, in a sentence."""
+        ...
+
+
+@runtime_checkable
+class InOrder(Protocol):
+    """A family of categories whose order is a part of the model: it may be given. The response asks.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> isinstance(th.families.Ordinal(3), InOrder), isinstance(th.families.Categorical(3), InOrder)
+    (True, False)
+    """
+
+    @property
+    def levels(self) -> Levels | None:
+        """From the lowest to the highest; None: the column says it."""
+        ...
 
 
 @runtime_checkable

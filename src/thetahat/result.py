@@ -927,12 +927,13 @@ class Fit(FitEffects, FitTests, FitTables):
             "profile" (the likelihood ratio inverted), "wald", or None
         """
         from .inference import variance_components
+        from .report.frames import whole
 
         out: pd.DataFrame = self._cached(
             ("components", level, intervals),
             lambda: variance_components.components(self.objective, level, intervals),
         )
-        return out.copy()
+        return whole(out.copy())
 
     def test_random(self, term: str) -> VarianceTest:
         """Whether a term of random effects is needed: the likelihood-ratio test against the fit without it, referred to the

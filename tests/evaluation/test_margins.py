@@ -583,6 +583,20 @@ def test_a_polars_table_gives_polars_back():
     assert isinstance(fit.means("wool").frame, polars.DataFrame)
 
 
+@pytest.mark.parametrize(
+    ("asked", "none"),
+    [
+        ({}, 0.0),
+        ({"compare": "ratio"}, 1.0),
+        ({"what": "link", "exponentiate": True}, 1.0),
+    ],
+    ids=["difference", "ratio", "odds"],
+)
+def test_the_line_of_no_effect_is_at_0_of_differences_and_at_1_of_ratios(birthwt, asked, none):
+    drawn = birthwt.comparisons("smoke", **asked).plot().to_dict()
+    assert [{"null": none}] in drawn["datasets"].values()
+
+
 def test_margins_print_in_80_columns_and_draw_themselves(housing, birthwt):
     for found in (
         housing.means("Infl"),

@@ -13,7 +13,7 @@ from torch import nn
 
 import thetahat as th
 from thetahat.data.frame import Frame
-from thetahat.errors import BadArgument, UnknownLevel
+from thetahat.errors import BadArgument, UnknownLevel, WrongType
 from thetahat.models import Conditional
 
 from .models import people
@@ -276,7 +276,7 @@ def test_the_model_is_left_at_its_maximum():
 
 
 def test_an_ordered_category_has_a_prediction_interval_of_levels():
-    fit = th.fit("grade ~ x", DATA, "ordinal")
+    fit = th.fit("grade ~ x", DATA, th.families.Ordinal(levels=("a", "b", "c")))
     ours = fit.predict(NEW, level=0.9, kind="plug-in")
     assert set(ours["low"]) | set(ours["high"]) <= {"a", "b", "c"}
     assert (ours["low"] <= ours["value"]).all()
@@ -412,3 +412,43 @@ def test_a_level_that_the_fit_never_saw_is_refused():
 def test_the_number_of_draws_is_a_whole_number(n):
     with pytest.raises(BadArgument, match="whole number"):
         th.fit("normal ~ x", DATA).sample(n)
+
+
+# ---- dates, and rows of which nothing is known ------------------------------------------------------------------
+
+
+def _days() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    day = pd.date_range("2020-01-01", periods=60)
+    return pd.DataFrame(
+        {"day": day, "g": list("ab") * 30, "k": list("uvw") * 20, "x": rng.normal(size=60)}
+    ).assign(y=np.sin(np.arange(60) / 10) + 0.1 * rng.normal(size=60))
+
+
+@pytest.mark.parametrize("formula", ["y ~ day", "y ~ s(day, k=6)"])
+def test_a_date_is_days_since_the_first_in_lines_and_curves_and_text_is_read_as_dates(formula):
+    """The same fit as to the numbers of days."""
+    data = _days()
+    fit = th.fit(formula, data)
+    plain = th.fit(formula, data.assign(day=np.arange(60.0)))
+    expected = plain.predict({"day": [10.0, 31.0]})
+    for day in (pd.to_datetime(["2020-01-11", "2020-02-01"]), ["2020-01-11", "2020-02-01"]):
+        np.testing.assert_allclose(fit.predict({"day": day}), expected, rtol=1e-8)
+    with pytest.raises(WrongType, match="such as '2024-03-01'"):
+        fit.predict({"day": ["1 March", "2020-02-01"]})
+
+
+def test_rows_that_all_have_levels_never_seen_are_nan_in_every_answer():
+    data = _days()
+    new = pd.DataFrame({"g": ["q", "z"], "x": [0.0, 1.0]}, index=[5, 6])
+    fit = th.fit("y ~ g + x", data)
+    for asked in ({}, {"level": 0.9}, {"level": 0.9, "kind": "prediction"}):
+        found = fit.predict(new, unseen="nan", **asked)
+        assert list(found.index) == [5, 6]
+        assert np.isnan(found.to_numpy()).all()
+    shares = th.fit("k ~ g", data, "categorical").predict(new, "probabilities", unseen="nan")
+    assert shares.shape == (2, 3)
+    assert shares.isna().all().all()
+    assert np.isnan(th.fit("y ~ s(x, k=5) + g", data).predict(new, unseen="nan")).all()
+    with pytest.raises(UnknownLevel):
+        fit.predict(new)

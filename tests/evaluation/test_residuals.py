@@ -181,7 +181,7 @@ def test_a_likelihood_of_ones_own_has_no_residuals(kind):
     [
         ("choice ~ x", "categorical", "quantile", "no cdf"),
         ("choice ~ x", "categorical", "response", "no mean"),
-        ("grade ~ x", "ordinal", "deviance", "compares with location = y"),
+        ("grade ~ x", "ordinal(levels=('a', 'b', 'c'))", "deviance", "compares with location = y"),
         ("share ~ x", "beta", "deviance", "not largest at mean = y"),
         ("claims ~ x", "poisson", "studentized", "Accepted: 'quantile', 'response', 'pearson', 'deviance'"),
     ],

@@ -2,11 +2,14 @@
 
 import mpmath
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from thetahat.errors import BadArgument
+import thetahat as th
+from thetahat.errors import BadArgument, OutOfSupport
 from thetahat.families import Bernoulli, Ordinal
+from thetahat.io.families import from_config, to_config
 
 from . import count_checks as checks
 from .count_checks import D, tensors
@@ -177,3 +180,42 @@ def test_polr_of_the_housing_data_matches_r():
     np.testing.assert_allclose(theta[:2], [-0.4961, 0.6907], atol=1e-4)
     slopes = [0.5663944, 1.2888191, -0.5723501, -0.3661866, -1.0910149, 0.3602841]
     np.testing.assert_allclose(theta[2:], slopes, atol=2e-5)
+
+
+def _graded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=90)
+    code = np.digitize(x + rng.logistic(size=90), [-0.5, 1.0])
+    return x, code, np.array(["low", "middle", "high"])[code]
+
+
+def test_words_without_an_order_are_refused_for_the_alphabet_s_order_is_another_model() -> None:
+    x, _, words = _graded()
+    for y in (words, pd.Categorical(words)):
+        with pytest.raises(OutOfSupport, match=r"nothing says the order.*'high', 'low', 'middle'.*levels="):
+            th.fit("y ~ x", pd.DataFrame({"y": y, "x": x}), "ordinal")
+
+
+def test_an_order_that_is_given_is_that_of_the_codes() -> None:
+    """The same fit as to the codes 0, 1, 2, by levels= and by an ordered column; saved and loaded."""
+    x, code, words = _graded()
+    names = ("low", "middle", "high")
+    said = th.fit("y ~ x", {"y": code, "x": x}, "ordinal").estimates.to_numpy()
+    given = th.fit("y ~ x", {"y": words, "x": x}, Ordinal(levels=names))
+    column = pd.DataFrame({"y": pd.Categorical(words, names, ordered=True), "x": x})
+    for fit in (given, th.fit("y ~ x", column, "ordinal")):
+        np.testing.assert_allclose(fit.estimates.to_numpy(), said, rtol=1e-10)
+        assert tuple(fit.predict({"x": [0.0]}, "probabilities").columns) == names
+    with pytest.raises(OutOfSupport, match="'middle', which is not one of levels"):
+        th.fit("y ~ x", {"y": words, "x": x}, Ordinal(levels=("low", "high")))
+    with pytest.raises(BadArgument, match="different categories"):
+        Ordinal(levels=("low", "low"))
+    assert from_config(to_config(given.model.family)) == given.model.family
+
+
+def test_numbers_as_text_are_in_the_order_of_numbers() -> None:
+    """10 after 9: the alphabet puts it first."""
+    x, code, _ = _graded()
+    fit = th.fit("y ~ x", {"y": (8 + code).astype(str), "x": x}, "ordinal")
+    assert list(fit.predict({"x": [0.0]}, "probabilities").columns) == ["8", "9", "10"]
+    assert fit.estimates["x"] == pytest.approx(th.fit("y ~ x", {"y": code, "x": x}, "ordinal").estimates["x"])

@@ -11,6 +11,7 @@ import torch
 from numpy.testing import assert_allclose
 
 import thetahat as th
+from tests.evaluation.test_nonparametric import AML
 from thetahat.errors import BadArgument
 
 from .data import counts
@@ -94,3 +95,29 @@ def test_a_function_that_cannot_be_used_is_refused(function, message):
     """A name that no estimate has; something that is no tensor; nothing."""
     with pytest.raises(BadArgument, match=message):
         th.fit("z ~ x", DATA).delta(function)
+
+
+def test_cox_s_bic_counts_the_events_as_r_s() -> None:
+    """R 4, survival: f <- coxph(Surv(time, status) ~ x, aml); AIC(f); BIC(f); nobs(f) is 18, of 23 rows."""
+    fit = th.fit("Surv(time, status) ~ x", AML, "cox")
+    assert fit.criteria["AIC"] == pytest.approx(84.0652311929, rel=1e-9)
+    assert fit.criteria["BIC"] == pytest.approx(84.9556029508, rel=1e-9)
+    assert fit.criteria["BIC"] == pytest.approx(-2 * fit.log_likelihood + np.log(18), rel=1e-12)
+    assert "count the events" in str(fit.summary())
+
+
+def test_a_working_likelihood_and_a_restricted_one_say_so() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=60)
+    data = {"y": x + rng.normal(size=60), "x": x}
+    fits = [th.fit(f, data, "asymmetric_laplace(level=0.9)") for f in ("y ~ 1", "y ~ x")]
+    said = "working likelihood: its maximum is the quantile of level 0.9"
+    for text in (
+        th.compare(fits).note,
+        fits[1].check(draws=19).note,
+        " ".join(str(fits[1].summary()).split()),
+    ):
+        assert said in text
+    assert said not in th.compare([th.fit("y ~ x", data, "laplace"), th.fit("y ~ x", data)]).note
+    smooth = th.fit("y ~ s(x, k=5)", data, reml=True)
+    assert "BIC are of the restricted likelihood" in str(smooth.summary())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -74,3 +76,50 @@ def test_a_constraint_starts_where_it_is_told(constraint, value: list[float]) ->
         start + torch.linspace(-3, 3, start.numel() or 1, dtype=torch.float64).reshape(start.shape)
     )
     assert bool(torch.isfinite(moved).all())
+
+
+@pytest.mark.parametrize("name", ["half", "train", "items"])
+def test_a_parameter_with_the_name_of_a_method_of_the_module_is_refused_by_that_name(name: str) -> None:
+    with pytest.raises(th.errors.BadArgument, match=rf"'{name}'.*such as {name}_"):
+        th.model(**{name: 1.0})
+
+
+@th.model(a=0.0, b=0.0, scale=th.positive(1.0))
+def _line(batch, a, b, scale):  # type: ignore[no-untyped-def]
+    return th.families.Normal().at(a + b * batch["x"], scale)
+
+
+@th.model(a=0.0)
+def _reads_text(batch, a):  # type: ignore[no-untyped-def]
+    return -((batch["y"] - a * batch["g"]) ** 2)
+
+
+def _table() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40)
+    return pd.DataFrame(
+        {"x": x, "y": 1 + x + rng.normal(size=40), "w": np.tile([1.0, 2.0], 20), "g": list("ab") * 20}
+    )
+
+
+def test_text_that_a_model_of_one_s_own_does_not_read_is_left_out_and_text_that_it_reads_is_refused() -> None:
+    data = _table()
+    np.testing.assert_allclose(th.fit(_line, data).estimates, th.fit(_line, data[["x", "y"]]).estimates)
+    with pytest.raises(th.errors.WrongType, match="'g' holds text, and your own model reads it"):
+        th.fit(_reads_text, data)
+
+
+def test_what_a_model_of_one_s_own_cannot_do_is_refused_with_what_can_be_done() -> None:
+    data = _table()[["x", "y", "w"]]
+    with pytest.raises(th.errors.BadArgument, match=r"subset= .*data\[mask\]"):
+        th.fit(_line, data, subset="x > 0")
+    with pytest.raises(th.errors.BadArgument, match="array: put it into the data as a column"):
+        th.fit(_line, data, weights=data["w"].to_numpy())
+    fit = th.fit(_line, data)
+    with pytest.raises(th.errors.BadArgument, match=r"fit.residuals\(\)"):
+        fit.check()
+    for ask in (fit.anova, lambda: th.anova(fit, fit)):
+        with pytest.raises(th.errors.BadArgument, match=r"fit.test\('b = 0', 'likelihood_ratio'\)"):
+            ask()
+    formula = th.fit("y ~ x", data).test("x = 0", "likelihood_ratio")
+    assert fit.test("b = 0", "likelihood_ratio").statistic == pytest.approx(formula.statistic, rel=1e-6)

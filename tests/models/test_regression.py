@@ -69,7 +69,8 @@ SETTINGS = {
 
 def built(family, design, frame, seed=0, **more):
     """A regression at a random θ near its start."""
-    model, source = regression(f"{RESPONSE[family]} ~ {design}", frame, th.families.get(family), **more)
+    own = "ordinal(levels=('blue', 'green', 'red'))" if family == "ordinal" else family
+    model, source = regression(f"{RESPONSE[family]} ~ {design}", frame, th.families.get(own), **more)
     noise = torch.randn(model.layout.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     set_theta(model, model.start(source) + 0.1 * noise)
     return model, source.whole

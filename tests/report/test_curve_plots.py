@@ -52,3 +52,13 @@ def test_unknown_charts_and_too_many_groups_are_refused() -> None:
     many = AML.assign(g=[f"g{i % 7}" for i in range(len(AML))])
     with pytest.raises(BadArgument, match="7 groups"):
         th.fit("Surv(time, status) ~ g", many, family="nonparametric").plot()
+
+
+def test_a_legend_has_no_more_columns_than_its_names_leave_room_for() -> None:
+    """The third name of one row lay beyond the chart, and over the next one."""
+    names = np.array(["the first of three arms", "the second of three arms", "the third of three arms"])
+    data = AML.assign(arm=names[np.arange(len(AML)) % 3])
+    drawn = th.fit("Surv(time, status) ~ arm", data, family="nonparametric").plot().to_dict()
+    colour = drawn["layer"][0]["encoding"]["color"]["legend"]
+    assert colour["columns"] == 1
+    assert colour["labelLimit"] >= 7 * len("arm=the second of three arms")

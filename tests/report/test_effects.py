@@ -41,7 +41,7 @@ def test_of_a_line_the_sentence_is_the_coefficient_and_its_interval(frame) -> No
     low, high = fit.intervals().loc["x", ["low", "high"]]
     (found,) = sentences(fit)
     assert found == (
-        f"One more unit of x goes with {fit.estimates['x']:.2f} more y on average (95 % interval {low:.2f} to {high:.2f})."
+        f"One more unit of x goes with {fit.estimates['x']:.2f} more y on average (95% interval {low:.2f} to {high:.2f})."
     )
 
 
@@ -53,7 +53,7 @@ def test_categories_stand_against_their_first_level_and_counts_are_more_or_fewer
     half = 1.959964 * np.sqrt(3 / 4)
     low, high = (0.5 * np.exp(s * 1.959964 * np.sqrt(3 / 8)) for s in (-1, 1))
     assert found == (
-        f"g = b goes with 1.00 fewer visits on average than g = a (95 % interval −{1 + half:.2f} to {half - 1:.2f}, which "
+        f"g = b goes with 1.00 fewer visits on average than g = a (95% interval −{1 + half:.2f} to {half - 1:.2f}, which "
         f"includes 0) and a mean 0.500 times as large ({low:.3f} to {high:.2f})."
     )
 

@@ -270,7 +270,23 @@ def test_charts_of_many_rows_draw_a_few_thousand_and_say_how_many() -> None:
     x = r.normal(size=30_000)
     fit = th.fit("y ~ x", {"x": x, "y": x + r.normal(size=30_000)})
     against, normal = fit.plot("residuals").to_dict()["concat"]
-    assert "2,000 of 30,000 rows" in against["title"]["subtitle"]
-    assert re.search(r"; 1,\d\d\d of 30,000 rows drawn$", normal["title"]["subtitle"])
+    assert "2,000 of 30,000 rows" in " ".join(against["title"]["subtitle"])
+    assert re.search(r"; 1,\d\d\d of 30,000 rows drawn$", " ".join(normal["title"]["subtitle"]))
     datasets = fit.plot("residuals").to_dict()["datasets"]
     assert max(map(len, datasets.values())) <= 2000
+
+
+def test_the_line_of_dropped_rows_names_the_columns_that_lack_values_and_in_how_many_rows() -> None:
+    x = np.arange(20.0)
+    data = {"y": x**0.5, "x": np.where(x < 3, np.nan, x), "g": ["a", "b"] * 9 + [None, "a"], "z": x % 4}
+    text = " ".join(str(th.fit("y ~ x + g + z", data).summary()).split())
+    assert "16 rows used, 4 rows dropped for a missing value in x (3) and g (1)" in text
+    inside = " ".join(str(th.fit("y ~ x + g + z", data, subset="z > 0").summary()).split())
+    assert "dropped for a missing value in x (2) and g (1), 5 rows outside the subset" in inside
+
+
+def test_under_firth_s_prior_the_summary_points_to_the_profile() -> None:
+    data = {"y": [0.0, 0, 0, 1, 1, 1], "x": [1.0, 2, 3, 4, 5, 6]}
+    fit = th.fit("y ~ x", data, "bernoulli", prior=th.priors.Jeffreys())
+    assert "fit.intervals(kind='profile')" in str(fit.summary())
+    assert "profile" not in str(th.fit("y ~ x", data).summary())

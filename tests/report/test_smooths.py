@@ -34,6 +34,13 @@ def test_a_chart_has_both_bands_and_a_dot_a_row(fit: th.Fit) -> None:
     assert sorted(sizes) == [80, 200]
 
 
+def test_no_line_of_a_title_is_wider_than_its_chart(fit: th.Fit) -> None:
+    """52 letters of 11 pixels; in one line it lay over the next chart, and the picture's edge cut the last one."""
+    lines = fit.plot("smooths").to_dict()["title"]["subtitle"]
+    assert " ".join(lines) == "95% bands: of each point, of the whole curve; dots: partial residuals"
+    assert max(map(len, lines)) <= 52
+
+
 def test_surfaces_are_not_drawn() -> None:
     surface = th.fit("y ~ te(x, z, k=3)", DATA)
     with pytest.raises(th.errors.BadArgument, match="none of the smooth terms is a curve of one column"):

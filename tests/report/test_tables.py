@@ -150,7 +150,7 @@ def test_answers_are_of_the_kind_of_the_data(line: th.Fit) -> None:
     assert isinstance(line.tidy(), pd.DataFrame)
 
 
-@pytest.mark.parametrize("family", ["categorical", "cox", "ordinal"])
+@pytest.mark.parametrize("family", ["categorical", "cox", "ordinal(levels=('u', 'v', 'w'))"])
 def test_a_model_without_a_mean_is_told_by_what_it_has(family: str) -> None:
     if family == "cox":
         found = th.fit(

@@ -269,6 +269,7 @@ Examples:
   thetahat fit "claims ~ age + C(region) + offset(log(n))" claims.csv \\
       --family negative_binomial --set dispersion="~ age" --by region
   thetahat fit "passed ~ hours" exam.csv --family bernoulli --prior normal:2.5
+  thetahat fit "rent ~ area" flats.csv --family "asymmetric_laplace(level=0.9)"
   thetahat fit "y ~ bs(x, df=5)" data.parquet --save y.thetahat --report y.html
   thetahat fit "y ~ x" data.csv --json | jq .certificate.status""",
     ),

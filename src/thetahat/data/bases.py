@@ -185,7 +185,7 @@ class ThinPlate:
         return (np.diag(np.concatenate([self.scale, np.zeros(self.size - len(self.scale))])),)
 
     def at(self, x: Array, derivative: int = 0) -> Array:
-        x = x.reshape(len(x), -1) - self.centre
+        x = (x[:, None] if x.ndim == 1 else x) - self.centre
         different, back = np.unique(x, axis=0, return_inverse=True)
         out = np.empty((len(different), self.size))
         for start in range(0, len(different), 4096):

@@ -165,7 +165,7 @@ class Frame:
         return out
 
     def dated(self, origins: Mapping[str, str]) -> Frame:
-        """The same rows with dates as days since an origin, float64; missing ones NaN.
+        """The same rows with dates as days since an origin, float64; missing ones NaN. Dates may be text, as in ISO 8601.
 
         Raises
         ------
@@ -180,8 +180,11 @@ class Frame:
                 continue
             column = _as_times(self.pandas[name])
             if column is None:
+                column = _written_times(self.pandas[name])
+            if column is None:
                 raise WrongType(
-                    f"column {name!r} is of type {self.pandas[name].dtype}; the fit has it as a date, in days since {origins[name]}."
+                    f"column {name!r} is of type {self.pandas[name].dtype}; the fit has it as a date, in days since {origins[name]}. "
+                    "Accepted: dates, or text such as '2024-03-01'."
                 )
             origin = pd.Timestamp(origins[name])
             if (column.dt.tz is None) != (origin.tz is None):
@@ -346,6 +349,17 @@ def _as_times(column: pd.Series) -> pd.Series | None:
     elif not pd.api.types.is_datetime64_any_dtype(dtype):
         return None
     return pd.to_datetime(column)
+
+
+def _written_times(column: pd.Series) -> pd.Series | None:
+    """A column of text in which every cell is a date by ISO 8601, or missing; None: it is of something else."""
+    values = column.dropna()
+    if not len(values) or not all(isinstance(v, str) for v in values):
+        return None
+    try:
+        return pd.to_datetime(column.astype(object), format="ISO8601")
+    except ValueError:
+        return None
 
 
 def _to_pandas(data: Data) -> pd.DataFrame:

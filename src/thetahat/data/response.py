@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from formulaic.parser.types import Term
 from torch import Tensor
 
 from ..errors import BadFormula, EmptyData, OutOfSupport
-from ..protocols import Categories
+from ..protocols import Categories, InOrder
 from ..types import Level, Levels, Plain
 from .checks import ALL, Place, finite
 from .columns import is_categorical, level_codes, numeric_column, reads_as_number
@@ -181,6 +181,10 @@ def read_response(left: Left, rows: Selection, family: Family) -> Response:
     if not (categorical or isinstance(family, Categories)):
         return Response(expression, (plain,))
     seen, declared = frame.fold(partial(_seen, plain), _both, [plain]) or ({}, None)
+    if isinstance(family, InOrder):
+        kind = block[plain].dtype
+        said = isinstance(kind, pd.CategoricalDtype) and bool(kind.ordered)
+        declared = _ordered(plain, seen, family.levels, declared if said else None)
     order = [v for v in declared if v in seen] if declared else sorted(seen)
     levels = tuple(v.item() if isinstance(v, np.generic) else v for v in order)
     if not levels:
@@ -206,3 +210,32 @@ def read_response(left: Left, rows: Selection, family: Family) -> Response:
             f"{family.support}: {remedy}."
         )
     return Response(expression, (plain,), levels=levels)
+
+
+def _ordered(
+    name: str, seen: Collection[Level], given: Levels | None, declared: list[Level] | None
+) -> list[Level] | None:
+    """The levels of an ordinal response, from the lowest: those given, else the column's own; None of numbers.
+
+    Raises
+    ------
+    OutOfSupport
+        words whose order nothing says, since the alphabet's would be another model; a value that is not one of those given
+    """
+    some = ", ".join(map(repr, sorted(seen, key=str)[:6])) + (" …" if len(seen) > 6 else "")
+    if given is not None:
+        unknown = next((v for v in seen if v not in given), None)
+        if unknown is not None:
+            raise OutOfSupport(
+                f"the response {name!r} has the value {unknown!r}, which is not one of levels={given!r}. Its values: {some}."
+            )
+        return list(given)
+    if declared is None and len(seen) > 2 and not all(map(reads_as_number, seen)):
+        raise OutOfSupport(
+            f"nothing says the order of the values of {name!r} ({some}), and the alphabet's is seldom meant. Accepted: "
+            f"family=th.families.Ordinal(levels=(…)) with them from the lowest to the highest, or a column with an order, "
+            "pd.Categorical(values, [lowest, …, highest], ordered=True)."
+        )
+    if declared is None and all(map(reads_as_number, seen)):
+        return sorted(seen, key=float)  # of numbers as text too: "10" comes after "9"
+    return declared

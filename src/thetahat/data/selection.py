@@ -94,6 +94,13 @@ class Selection(Frame):
             self._found = (block, found)
         return found
 
+    def lacking(self, block: pd.DataFrame) -> dict[str, int]:
+        """In how many rows of a block each column lacks a value, of those that do; rows outside the subset do not count."""
+        first = int(block.index[0]) if len(block) else 0
+        inside = True if self.subset is None else self.subset[first : first + len(block)]
+        counts = {name: int((found & inside).sum()) for name, found in self._missing(block, first)}
+        return {name: n for name, n in counts.items() if n}
+
     def _used(self, block: pd.DataFrame) -> tuple[np.ndarray | None, int]:
         first = int(block.index[0]) if len(block) else 0
         missing: np.ndarray | None = None

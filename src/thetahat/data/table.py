@@ -33,7 +33,6 @@ from ..errors import (
     EmptyData,
     NotFinite,
     OutOfSupport,
-    UnknownLevel,
     WrongType,
 )
 from ..protocols import Together
@@ -253,6 +252,7 @@ class Table:
         self.sample: Batch | None = None
         self.kept: np.ndarray | None = None  # the rows that are used, None for all of them
         self.dropped, self.rows = 0, 0
+        self.lacking: dict[str, int] = {}  # column → rows that lack its value
         self.fractional = 0  # rows whose frequency weight is not a whole number
         self.events: dict[int, int] = {}  # of a response Surv(…): rows by the code of what was seen
         self._digests: dict[str, Digest] = {}
@@ -349,6 +349,8 @@ class Table:
             kept, dropped = self.frame.used(frame)
             place = Place(first, kept)
             self.dropped += dropped
+            for name, rows in (self.frame.lacking(frame) if dropped else {}).items():
+                self.lacking[name] = self.lacking.get(name, 0) + rows
             masks.append(np.ones(len(frame), dtype=bool) if kept is None else kept)
             complete = frame if kept is None else frame.loc[kept, list(self.encoder.required)]
             batch = self.encoder.encode(complete, place=place)
@@ -462,12 +464,16 @@ def aligned_rows(
     if unseen == "nan":
         complete = ~missing
         missing[complete] = encoder.unseen(block.loc[complete, needed], groups=groups)
-        if missing.all():
-            raise UnknownLevel("no row has levels that the fit has seen: there is nothing to predict from.")
     kept = ~missing if missing.any() else None
     block = block if kept is None else block.loc[kept, needed]
     batch = encoder.encode(block, response=False, place=Place(0, kept))
     return batch, Alignment(frame.size, kept, frame.index)
+
+
+def texts_of(frame: Frame) -> list[str]:
+    """The columns that hold text, or categories."""
+    block = next(iter(frame.blocks(list(frame.columns))))
+    return [name for name in frame.columns if is_categorical(block[name], name)]
 
 
 def numeric_tensors(

@@ -75,7 +75,7 @@ class CalibrationError(Printed):
     @encoded
     def __str__(self) -> str:
         return (
-            f"{self.value:.4f} ({100 * self.level:g} % interval {self.low:.4f} to {self.high:.4f}), root "
+            f"{self.value:.4f} ({100 * self.level:g}% interval {self.low:.4f} to {self.high:.4f}), root "
             f"mean square, of {self.of}, "
             f"{self.bins} bins; expected {self.expected:.4f} with its bias"
         )

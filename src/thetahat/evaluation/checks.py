@@ -45,7 +45,7 @@ from ..models.base import family_of
 from ..models.mixed import Mixed
 from ..notebook import Printed
 from ..printable import encoded
-from ..protocols import Categories, Together
+from ..protocols import Categories, Together, Working
 from ..threads import one_thread
 from . import residuals
 from .fitted_values import extras_of, mean_of, parameters_of, response_of
@@ -69,6 +69,8 @@ class Checks(Printed):
         data sets that were drawn
     rows
         n
+    note
+        what has to be said besides
 
     Examples
     --------
@@ -81,6 +83,7 @@ class Checks(Printed):
     table: pd.DataFrame
     draws: int
     rows: int
+    note: str = ""
 
     @encoded
     def __str__(self) -> str:
@@ -89,11 +92,13 @@ class Checks(Printed):
             f"{self.rows} rows against {self.draws} data sets drawn from the fit, θ estimated anew for each (p-values are "
             f"multiples of {1 / (self.draws + 1):.3g})"
         )
-        return f"{head}\n{shown.to_string(float_format=lambda v: f'{v:.3f}')}"
+        text = f"{head}\n{shown.to_string(float_format=lambda v: f'{v:.3f}')}"
+        return f"{text}\n{self.note}" if self.note else text
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
-        return {"draws": self.draws, "rows": self.rows, "tests": self.table.to_dict("index")}
+        note = {"note": self.note} if self.note else {}
+        return {"draws": self.draws, "rows": self.rows, "tests": self.table.to_dict("index")} | note
 
 
 def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) -> Checks:
@@ -166,7 +171,9 @@ def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) 
         }
         for name, value in observed.items()
     }
-    return Checks(pd.DataFrame(rows).T, draws, round(objective.observations))
+    family = regression.family
+    note = family.working if isinstance(family, Working) else ""
+    return Checks(pd.DataFrame(rows).T, draws, round(objective.observations), note)
 
 
 def _p(name: str, value: float, drawn: np.ndarray) -> float:

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from ..errors import BadArgument, IncomparableScores
 from ..likelihood.total import spread
+from ..models.base import family_of
 from ..models.taylor import weighted
 from ..notebook import Printed, block
 from ..printable import as_text, encoded
-from ..protocols import Scored
+from ..protocols import HasObjective, Scored, Working
 from ..types import Data, Named, Plain, Settings
 from .score import Score
 
@@ -262,12 +263,15 @@ def compare(scores_or_fits: Named | Sequence[Plain], data: Data = None) -> Compa
             "compare takes two or more scores or fits, by name, compare({'a': …, 'b': …}), or in a list."
         )
     scores, fitted = {}, False
+    notes: dict[str, None] = {}
     for name, each in scores_or_fits.items():
         if isinstance(each, Score):
             scores[str(name)] = each
         elif isinstance(each, Scored):
             scores[str(name)] = each.score(data)
             fitted = fitted or data is None
+            family = family_of(each.objective.model) if isinstance(each, HasObjective) else None
+            notes |= {family.working: None} if isinstance(family, Working) else {}
         else:
             raise BadArgument(f"{name!r} is a {type(each).__name__}. Accepted: a Score, or a fit.")
     names = list(scores)
@@ -275,12 +279,9 @@ def compare(scores_or_fits: Named | Sequence[Plain], data: Data = None) -> Compa
         _check(names[0], scores[names[0]], name, scores[name])
     ordered = dict(sorted(scores.items(), key=lambda item: _order(item[1]), reverse=True))
     pairs = tuple(_pair(a, b, ordered[a], ordered[b]) for a, b in combinations(ordered, 2))
-    note = (
-        "Scored on the data that were fitted: a larger model gains even where it is not better."
-        if fitted
-        else ""
-    )
-    return Comparison(ordered, pairs, note)
+    if fitted:
+        notes["Scored on the data that were fitted: a larger model gains even where it is not better."] = None
+    return Comparison(ordered, pairs, " ".join(notes))
 
 
 def _pair(a: str, b: str, first: Score, second: Score) -> Pair:

@@ -81,6 +81,13 @@ class Estimates:
             return [f"b{i + 1}" for i in range(len(self.value))]
         return [" ".join(map(_text, row)) for row in self.labels[shown].itertuples(index=False, name=None)]
 
+    @property
+    def none(self) -> float:
+        """The reported value of no effect: 0 of differences, 1 of ratios."""
+        if self.back is None:
+            return self.null
+        return float(self.back(torch.tensor(self.null, dtype=torch.float64)))
+
     def table(self, level: float) -> pd.DataFrame:
         """The labels, and columns `NUMBERS`."""
         error = self.V.diagonal(self.G).sqrt()

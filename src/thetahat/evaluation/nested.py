@@ -2,7 +2,8 @@
 
     2(ℓ₁ − ℓ₀)  ~  χ²(p₁ − p₀);     Σ_k w_k χ²(p₁ − p₀ + k)  where variances are 0 under the smaller model
 
-The smaller model lies within the larger if both are of one family and the same rows, and for each of the family's parameters
+The smaller model lies within the larger if both are of one family (or of one within the other: `nested_families`) and the same
+rows, and for each of the family's parameters
 its columns (and the difference of the offsets) are linear combinations of the larger's, whatever the formulas look like: with
 [X₁ Z] = Q R, the lower right block of R is 0.
 
@@ -35,6 +36,8 @@ from ..models.regression import Regression
 from ..models.scales import Diagonal, Unstructured
 from ..protocols import HasObjective
 from .divergence import codes
+from .nested_families import Nesting, edges, nesting
+from .nested_families import mixture as of_family
 
 CELLS = 2 * 10**8  # of dense columns
 BLOCK = 4096  # rows of a step of the factorisation
@@ -58,7 +61,7 @@ def anova(*fits: HasObjective) -> pd.DataFrame:
     Raises
     ------
     BadArgument
-        fits that are not nested, of other rows, of other families, under priors or weights, restricted likelihoods of other
+        fits that are not nested, of other rows, of families that are not nested, under priors or weights, restricted likelihoods of other
         fixed effects
 
     Examples
@@ -75,18 +78,26 @@ def anova(*fits: HasObjective) -> pd.DataFrame:
     for fit in fits:
         if not isinstance(fit, HasObjective) or regression_of(fit.objective) is None:
             raise BadArgument(
-                f"anova is of fits of formulas; received a {type(fit).__name__}. For other fits: fit.compare(other)."
+                "anova is of fits of formulas; received "
+                + (
+                    f"one of a {type(fit.objective.model).__name__}"
+                    if isinstance(fit, HasObjective)
+                    else f"a {type(fit).__name__}"
+                )
+                + ". Of a likelihood of one's own: fit.test('b = 0', 'likelihood_ratio'); of others: th.compare([a, b])."
             )
         check_likelihood(fit.objective, "likelihood_ratio", "Compare by fit.score(data).")
         if fit.objective.priors:
             raise BadArgument(
                 "a fit is under a prior: its likelihood ratio is not χ². Compare by fit.score(data)."
             )
-    ordered = sorted((fit.objective for fit in fits), key=lambda o: o.size)
+    ordered = sorted((fit.objective for fit in fits), key=lambda o: o.size + edges(_regression(o)))
     rows = [_row(ordered[0])]
     for small, large in pairwise(ordered):
         rows.append(_row(large) | _test(small, large))
-    return pd.DataFrame(rows, index=pd.Index([_formula(o) for o in ordered], name="fit"))
+    several = len({str(_regression(o).family) for o in ordered}) > 1
+    labels = [f"{_formula(o)}, {_regression(o).family}" if several else _formula(o) for o in ordered]
+    return pd.DataFrame(rows, index=pd.Index(labels, name="fit"))
 
 
 def _row(objective: Objective) -> dict[str, object]:
@@ -116,19 +127,30 @@ def _test(small: Objective, large: Objective) -> dict[str, object]:
             "likelihoods cannot be compared. Drop the rows that are incomplete in any of their columns first."
         )
     one, two = _regression(small), _regression(large)
-    if one.family != two.family or a.units != b.units:
+    how = nesting(one.family, two.family)
+    if how is None or a.units != b.units:
         raise BadArgument(
-            f"{names} are of {one.family} of {a.units} and {two.family} of {b.units}: fits of one family are nested, others "
-            "are compared by fit.compare(other)."
+            f"{names} are of {one.family} of {a.units} and {two.family} of {b.units}: fits of one family are nested, or of "
+            "Poisson in negative binomial, either in its zero-inflated form, exponential in gamma or Weibull, geometric in "
+            "negative binomial, binomial in beta-binomial, normal in student_t, with the same links. Others are compared by "
+            "fit.compare(other)."
         )
     rows = [concatenate(list(source.batches(o.model))) for source, o in ((a, small), (b, large))]
     _refuse_unlike(one, two, rows, names)
-    fixed = _fixed(one, two, rows, names)
+    fixed = _fixed(one, two, rows, names, how)
+    family, above = of_family(two, how, names)
     restricted = [isinstance(o.model, Mixed) and o.model.reml for o in (small, large)]
-    if any(restricted) and (fixed or not all(restricted) or not _within(two, one, rows[::-1])):
+    if any(restricted) and (
+        fixed or not all(restricted) or one.family != two.family or not _within(two, one, rows[::-1], how)
+    ):
         for o in (small, large):
             refuse_reml(o)
     weights, bound = _random(small, large, rows, names)
+    if set(weights) != {0} and set(family) != {0}:
+        raise BadArgument(
+            f"{names} differ in random effects and in their family: compare them one at a time."
+        )
+    weights, bound = (family, above) if set(weights) == {0} else (weights, bound)
     weights = {k + fixed: w for k, w in weights.items()}
     if set(weights) == {0}:
         raise BadArgument(f"{names} are the same model: there is nothing to test.")
@@ -176,31 +198,33 @@ def _strata(model: Regression, batch: Batch) -> Tensor | None:
 # ---- fixed effects -----------------------------------------------------------------------------------------
 
 
-def _fixed(small: Regression, large: Regression, rows: Sequence[Batch], names: str) -> int:
-    """How many coefficients the larger has more.
+def _fixed(small: Regression, large: Regression, rows: Sequence[Batch], names: str, how: Nesting) -> int:
+    """How many coefficients the larger has more, of the parameters that both have.
 
     Raises
     ------
     BadArgument
         a column of the smaller is not a combination of the larger's
     """
-    apart = _apart(small, large, rows)
+    apart = _apart(small, large, rows, how)
     if apart is not None:
         raise BadArgument(
             f"{names} are not nested: {apart} of the smaller is not a linear combination of the larger's columns. Fits that "
             "are not nested: fit.compare(other), or their criteria."
         )
-    return sum(p.size for p in large.predictors) - sum(p.size for p in small.predictors)
+    shared = set(how.names.values())
+    more = sum(p.size for p in large.predictors if p.parameter in shared)
+    return more - sum(p.size for p in small.predictors)
 
 
-def _within(small: Regression, large: Regression, rows: Sequence[Batch]) -> bool:
-    return _apart(small, large, rows) is None
+def _within(small: Regression, large: Regression, rows: Sequence[Batch], how: Nesting) -> bool:
+    return _apart(small, large, rows, how) is None
 
 
-def _apart(small: Regression, large: Regression, rows: Sequence[Batch]) -> str | None:
+def _apart(small: Regression, large: Regression, rows: Sequence[Batch], how: Nesting) -> str | None:
     """The first column of the smaller that is not within the larger's; None: all are."""
-    for parameter in small.family.parameters:
-        X, offset, theirs = _columns(large, rows[1], parameter)
+    for parameter, same in how.names.items():
+        X, offset, theirs = _columns(large, rows[1], same)
         Z, other, names = _columns(small, rows[0], parameter)
         shared = _shared(Z, names, X, theirs)
         new = [j for j in range(len(names)) if j not in shared]

@@ -384,7 +384,9 @@ def _cut(rows: Batch | Source, model: ModelLike, width: int) -> Iterator[Batch]:
     """Batches of at most so many rows that (rows, width) fits."""
     step = max(256, CELLS // max(width, 1))
     for batch in batches(rows, model):
-        for start in range(0, len(batch), step):
+        for start in range(
+            0, max(len(batch), 1), step
+        ):  # of no rows one batch without any: a table without rows
             yield batch[start : start + step]
 
 

@@ -5,6 +5,9 @@
 At θ_j = 0 for all j, with the other coordinates at their maximum, that is the maximum if and only if max_j |∂ℓ/∂θ_j| ≤ a/s: the
 first scale is s₀ = a / max_j |∂ℓ/∂θ_j|, and the others go up from it in equal ratios. Each fit begins where the one before ended.
 
+Where ℓ is not concave (σ of a normal response estimated) that is a maximum, and another may be higher: there the first scale is
+the largest of s₀·0.9ᵏ at which none is.
+
 References
 ----------
 Friedman, Hastie and Tibshirani (2010), Regularization paths for generalized linear models via coordinate descent, J. Stat. Softw. 33.
@@ -22,16 +25,18 @@ import torch
 from ..errors import BadArgument, NotConverged
 from ..inference.natural import natural
 from ..inference.tests import held_maximum
-from ..likelihood import Objective
+from ..likelihood import LogLikelihood, Objective
 from ..likelihood.priors import ElasticNet, Laplace, Prior
 from ..models.base import names_of
 from ..models.regression import Regression
 from ..notebook import Printed
 from ..printable import encoded
+from ..protocols import is_concave
 from ..types import Chart
 from .prior_choice import along
 
 SHOWN = 12  # rows of a printed path
+LESS, LEAST = 0.9, 60  # of a first scale, and how often
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def prior_path(
     places = Laplace(1.0, on=on).coordinates(term.model)
     if not len(places):
         raise BadArgument("prior_path: the model has no coefficient but its intercepts and constants.")
-    first = mix / _steepest(plain, places)
+    first = _first(term, places, mix / _steepest(plain, places), mix, on)
     rows = objective.rows
     ratio = (100.0 if rows is not None and len(places) >= rows else 1000.0) if ratio is None else ratio
     if not ratio > 1:
@@ -176,6 +181,22 @@ def prior_path(
     table = pd.DataFrame(records, index=pd.Index(scales, name="scale"))
     names = names_of(term.model)
     return PriorPath(table, priors, tuple(names[i] for i in places.tolist()))
+
+
+def _first(
+    term: LogLikelihood, places: torch.Tensor, scale: float, mix: float, on: str | Sequence[str] | None
+) -> float:
+    """The first scale, at which no maximum is higher than that where every coefficient is zero."""
+    if is_concave(term.scored) and term.weights is None:
+        return scale
+    for k in range(LEAST):
+        ((_, ended),) = along(term, term.source, [(_prior(scale * LESS**k, mix, on),)])
+        if not bool((ended.theta[places] != 0).any()):
+            return scale * LESS**k
+    raise NotConverged(
+        f"a prior as narrow as {scale * LESS**LEAST:.4g} leaves coefficients that are not zero: with the scale estimated the "
+        "likelihood has no bound. Hold the family's scale (scale=value)."
+    )
 
 
 def _prior(scale: float, mix: float, on: str | Sequence[str] | None) -> Prior:

@@ -125,6 +125,13 @@ class AsymmetricLaplace(Family):
         if not 0 < self.level < 1:
             raise BadArgument(f"level is a quantile's level, strictly between 0 and 1; got {self.level!r}.")
 
+    @property
+    def working(self) -> str:
+        return (
+            f"The asymmetric Laplace density is a working likelihood: its maximum is the quantile of level {self.level:g}. It ranks "
+            "fits of this level alone, and the data need not have this distribution."
+        )
+
     def log_prob(self, y: Tensor, location: Tensor, scale: Tensor) -> Tensor:
         q, z = self.level, (y - location) / scale
         return math.log(q) + math.log1p(-q) - torch.log(scale) - torch.maximum(q * z, (q - 1) * z)

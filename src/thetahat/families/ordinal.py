@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..errors import BadArgument
+from ..types import Levels
 from . import links
 from .base import Family, Parameter, Support, categories
 from .categorical import _UNCOUNTED, _chosen, _code, _counts, _known
@@ -35,6 +36,9 @@ class Ordinal(Family):
         ℓ, link identity, without an intercept, which the thresholds are
     threshold_1 … threshold_{k−1}
         τ, increasing, link identity, constants by default
+    levels
+        the categories from the lowest to the highest, of a response that does not say their order itself; None: that of an
+        ordered categorical column, or of numbers
     link
         F⁻¹, "logit" (proportional odds), "probit" or "cloglog" (proportional hazards)
 
@@ -49,10 +53,13 @@ class Ordinal(Family):
     """
 
     k: int | None = None
+    levels: Levels | None = None
 
     measure = "mass"
 
     def __post_init__(self) -> None:
+        if self.levels is not None:
+            object.__setattr__(self, "levels", _in_order(self.levels))
         if self.k is not None and self.k < 2:
             raise BadArgument(f"k is {self.k}; an ordinal response has 2 or more categories.")
         if not isinstance(self._cumulative, (Logit, Probit, CLogLog)):
@@ -158,6 +165,16 @@ class Ordinal(Family):
         y = torch.floor(y)
         value = side(self._cumulative, _chosen(cuts, y.clamp(0, len(cuts) - 1).long()) - location)
         return torch.where(y < 0, before, torch.where(y >= len(cuts), after, value))
+
+
+def _in_order(levels: object) -> Levels:
+    found = tuple(levels) if isinstance(levels, (list, tuple)) else ()
+    if len(set(found)) < max(2, len(found)):
+        raise BadArgument(
+            f"levels={levels!r}. Accepted: two or more different categories from the lowest to the highest, such as "
+            "('low', 'middle', 'high')."
+        )
+    return found
 
 
 def _log_below(link: Link, t: Tensor) -> Tensor:

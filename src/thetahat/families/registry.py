@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+from collections.abc import Iterable
+from dataclasses import fields
 
 from ..errors import BadArgument
+from ..types import Settings
 from .base import Family
 from .bernoulli import Bernoulli, BetaBinomial, Binomial
 from .beta import Beta
@@ -24,6 +28,7 @@ from .multivariate import Dirichlet, MultivariateNormal
 from .negative_binomial import Geometric, NegativeBinomial, NegativeBinomial1
 from .normal import LogNormal, Normal
 from .ordinal import Ordinal
+from .other_names import ours
 from .poisson import Poisson
 from .skew_normal import SkewNormal
 from .student_t import StudentT
@@ -89,7 +94,7 @@ NESTED = 20  # wrappers and words in the name of a family
 
 def get(family: str | Family) -> Family:
     """The family of that name with its default settings, or the family itself. Names nest:
-    "censored(weibull)", "hurdle_poisson".
+    "censored(weibull)", "hurdle_poisson"; and have settings: "asymmetric_laplace(level=0.9)".
 
     Examples
     --------
@@ -97,6 +102,8 @@ def get(family: str | Family) -> Family:
     'Poisson()'
     >>> str(get("zero_inflated(poisson)"))
     'ZeroInflated(family=Poisson())'
+    >>> str(get("asymmetric_laplace(level=0.9)"))
+    'AsymmetricLaplace(level=0.9)'
     """
     if isinstance(family, Family):
         return family
@@ -115,8 +122,45 @@ def get(family: str | Family) -> Family:
             f"data, family={family!r})."
         )
     known = {**registry, **tables}
-    if not isinstance(family, str) or family not in known:
-        near = difflib.get_close_matches(str(family), known, n=1)
-        hint = f" Nearest: {near[0]!r}." if near else ""
-        raise BadArgument(f"unknown family {family!r}.{hint} Families: {', '.join(known)}.")
-    return known[family]()
+    name, settings = _parts(family)
+    if name not in known:
+        nested = ", ".join(f"{wrapper}(…)" for wrapper in wrappers)
+        raise BadArgument(
+            f"unknown family {family!r}.{_nearest(name, known)} Families: {', '.join(known)}; of another: {nested}; without "
+            f"parameters: {', '.join(NONPARAMETRIC)}."
+        )
+    try:
+        return known[name](**settings)
+    except TypeError as error:
+        own = ", ".join(f.name for f in fields(known[name]) if f.init) or "none"
+        raise BadArgument(f"family={family!r}: {error}. Settings of {name}: {own}.") from error
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The family that is called so elsewhere, else the one that is spelt most like it."""
+    found = ours(name)
+    near = [found] if found else [repr(n) for n in difflib.get_close_matches(name, known, n=1)]
+    return f" Nearest: {near[0]}." if near else ""
+
+
+def _parts(family: object) -> tuple[str, Settings]:
+    """The name, and the settings in brackets after it: "name(setting=number, other='text')".
+
+    Raises
+    ------
+    BadArgument
+        what stands in the brackets is not settings
+    """
+    name, bracket, rest = str(family).partition("(")
+    if not bracket:
+        return name, {}
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError
+        return name.strip(), {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise BadArgument(
+            f"family={family!r} cannot be read.{_nearest(name, registry)} Accepted: a name, a name with settings such as "
+            "'asymmetric_laplace(level=0.9)', or a name around another such as 'zero_inflated(poisson)'."
+        ) from error

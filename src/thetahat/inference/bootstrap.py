@@ -303,7 +303,7 @@ def _refit(objective: Objective, theta: Tensor, scale: Tensor, growth: Tensor) -
         found = programme.start(objective)
         return (found.theta if programme.certificate(objective, found).ok else None), False
     if objective.kinked:
-        proximal = Proximal(begin=theta, tolerance=1e-6)
+        proximal = Proximal(begin=theta, tolerance=1e-6, twice=False)
         end = iterate(proximal, objective)
         return (end.theta if proximal.certificate(objective, end).ok else None), False
     bounded = interior_point.applies(objective)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ..errors import FitError, FlatDirection, NoCurvature
+from ..families.cox import Cox
 from ..likelihood import Objective
+from ..models.base import family_of
 from ..models.cox import CoxRegression
 from ..models.information import Factor
 from ..protocols import OfRows, ReadsInOrder, is_separable
@@ -35,7 +37,7 @@ def criteria(
     log_likelihood
         ℓ(θ̂), priors not included, nats
     observations
-        n = Σ count
+        n = Σ count; of Cox's model the number of events takes its place (Volinsky and Raftery 2000; R's nobs of coxph, SAS)
 
     Returns
     -------
@@ -52,7 +54,8 @@ def criteria(
     References
     ----------
     Gray (1992), Flexible methods for analyzing survival data using splines (the effective number); Akaike
-    (1973); Hurvich and Tsai (1989); Schwarz (1978); Takeuchi (1976), Distribution of informational statistics
+    (1973); Hurvich and Tsai (1989); Schwarz (1978); Volinsky and Raftery (2000), Bayesian information criterion for censored
+    survival models, Biometrics 56; Takeuchi (1976), Distribution of informational statistics
     and a criterion of model fitting.
 
     Examples
@@ -68,7 +71,8 @@ def criteria(
             "kink it is not known how many that "
             "are. Compare by rows held out: fit.score(data), or fit.choose_prior([…])."
         )
-    out = counted(parameters(objective, theta), log_likelihood, observations)
+    n = events(objective)
+    out = counted(parameters(objective, theta), log_likelihood, observations if n is None else n)
     apart = all(is_separable(t.model) and not isinstance(t.model, ReadsInOrder) for t in objective.terms)
     exact = any(
         isinstance(t.model, CoxRegression) and t.model.family.ties == "exact" for t in objective.terms
@@ -76,6 +80,15 @@ def criteria(
     if apart and not exact:  # else there is no score of a row
         out["TIC"] = -2 * log_likelihood + 2 * effective(objective, theta)
     return out
+
+
+def events(objective: Objective) -> float | None:
+    """The number of events, of Cox's model: its information grows with them, and not with the rows; None of another."""
+    term = objective.terms[0]
+    if not isinstance(family_of(term.model), Cox):
+        return None
+    batches = term.source.batches(term.model)
+    return sum(float((batch.count.to(torch.float64) * batch["event"]).sum()) for batch in batches)
 
 
 def parameters(objective: Objective, theta: Tensor) -> float:

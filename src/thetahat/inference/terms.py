@@ -51,7 +51,8 @@ def predictors_of(objective: Objective, parameter: str | None, what: str) -> lis
     model = regression_of(objective)
     if model is None or not model.predictors:
         raise BadArgument(
-            f"{what} is of the terms of a formula, and the model is a {type(objective.model).__name__}, which has none."
+            f"{what} is of the terms of a formula, and the model is a {type(objective.model).__name__}, which has none. Of its "
+            "parameters: fit.test('b = 0', 'likelihood_ratio')."
         )
     if parameter is None:
         first = model.predictors[0].parameter

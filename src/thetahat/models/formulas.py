@@ -121,7 +121,7 @@ def formula_model(
         *carried,
         *([weights] if weights else []),
     }
-    dates = frame.dates(sorted({name for p in parts.predictors.values() for name in p.required}))
+    dates = frame.dates(sorted(parts.required))
     frame = frame.dated(dates)
     sometimes: list[Sometimes] = [Extras(own, family), *([surv] if surv else [])]
     rows = Selection(

@@ -3,7 +3,7 @@ regression, or as a model reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -96,13 +96,34 @@ def source_of(data: Data, model: nn.Module, weights: str | None) -> Source:
             tensors = {k: v.to(torch.float64) if v.is_floating_point() else v for k, v in tensors.items()}
     else:
         from ..data.frame import Frame
-        from ..data.table import numeric_tensors
+        from ..data.table import numeric_tensors, texts_of
 
-        tensors = numeric_tensors(Frame(data))
+        frame = Frame(data)
+        texts = texts_of(frame) if isinstance(model, Custom) else []
+        tensors = numeric_tensors(frame, [name for name in frame.columns if name not in texts])
+        if isinstance(model, Custom) and texts and tensors:
+            with torch.no_grad():
+                model.log_prob(_Read(tensors, texts))
     if weights is not None and weights not in tensors:
         raise UnknownColumn.named(weights, tensors, where="weights=")
     count = None if weights is None else tensors.pop(weights)
     return Tensors(tensors, count=count, target=target_of(model))
+
+
+class _Read(Batch):
+    """Rows of a table with columns of text, of which a model of one's own may read none: those are refused, others left out."""
+
+    def __init__(self, tensors: dict[str, Tensor], texts: Sequence[str]):
+        super().__init__(tensors)
+        self._texts = frozenset(texts)
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        if isinstance(key, str) and key in self._texts:
+            raise WrongType(
+                f"column {key!r} holds text, and your own model reads it. Encode it as numbers, such as "
+                f"data[{key!r}].astype('category').cat.codes of pandas."
+            )
+        return super().__getitem__(key)  # type: ignore[no-untyped-call]
 
 
 def _tensor(name: str, value: Tensor | np.ndarray) -> Tensor:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import BadArgument
 from ..types import Plain
@@ -56,6 +56,12 @@ def model(
         for name, p in parameters.items()
         if not isinstance(p, Latent)
     }
+    taken = next((name for name in constraints if hasattr(nn.ParameterDict(), name)), None)
+    if taken is not None:
+        raise BadArgument(
+            f"@th.model({taken}=…): {taken!r} is a name that torch.nn.ParameterDict, which holds the parameters, has for itself. "
+            f"Accepted: another, such as {taken}_ or {taken}_value, in the function too."
+        )
     if not constraints:
         raise BadArgument("a model needs parameters: @th.model(mu=0.0, sigma=th.positive(1.0)).")
 

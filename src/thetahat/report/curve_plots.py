@@ -12,7 +12,7 @@ from ..errors import BadArgument
 from ..nonparametric import CompetingRisks, Curves, Nonparametric
 from ..printable import printable
 from .plots import POINTS, styled
-from .theme import HEIGHT, MAIN, QUIET, SECOND, WIDTH, titled
+from .theme import HEIGHT, MAIN, QUIET, SECOND, WIDTH, legend, titled
 
 if TYPE_CHECKING:
     from ..types import Chart
@@ -84,9 +84,8 @@ def _chart(curve: pd.DataFrame, title: str, level: float, fit: Curves) -> Chart:
     known = data["low"].notna().any()
     x = alt.X("time:Q", title=printable(fit.times.response), axis=alt.Axis(grid=False, tickCount=6))
     y = alt.Y("value:Q", title=printable(title), scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=6))
-    legend = alt.Legend(symbolType="stroke", symbolOpacity=1) if len(names) > 1 else None
     colour = alt.Color(
-        "group:N", scale=alt.Scale(domain=names, range=list(COLOURS[: len(names)])), legend=legend
+        "group:N", scale=alt.Scale(domain=names, range=list(COLOURS[: len(names)])), legend=legend(names)
     )
     base = alt.Chart(data).encode(x=x, color=colour)
     layers: list[Chart] = [base.mark_line(interpolate="step-after", strokeWidth=2).encode(y=y)]

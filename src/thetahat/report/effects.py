@@ -99,7 +99,7 @@ def _sentences(fit: Fit, margins: Margins, level: float) -> Iterator[str]:
         who, than = _who(term, contrast)
         low, high = (_shown(row[end], decimals) for end in ("low", "high"))
         zero = ", which includes 0" if row["low"] <= 0 <= row["high"] else ""
-        known = f"({100 * level:g} % interval {low} to {high}{zero})"
+        known = f"({100 * level:g}% interval {low} to {high}{zero})"
         yield f"{who} goes with {response.higher(row['estimate'], decimals)}{than} {known}{ratio.get((term, contrast), '')}."
 
 

@@ -21,9 +21,11 @@ from scipy.stats import t as student
 from ..data import Table
 from ..errors import BadArgument, FitError, ThetahatError
 from ..evaluation.lack_of_fit import LackOfFit, lack_of_fit
+from ..families.cox import Cox
 from ..inference.covariance import importance, plain_kind
 from ..io.without_rows import Recalled
 from ..likelihood import DensityPower
+from ..likelihood.priors import Jeffreys
 from ..likelihood.weights import Importance
 from ..models import HMM, Mixture, Regression
 from ..models.base import family_of, names_of
@@ -35,7 +37,17 @@ from ..models.random_effects import Random, RandomEffects
 from ..models.regression import Predictor
 from ..models.sequences import Sequences
 from ..models.series import OneGroup, Series
-from ..protocols import HasNote, HasReplicas, OfRows, is_drawn, kind_of, layout_of, maximised_of, measure_of
+from ..protocols import (
+    HasNote,
+    HasReplicas,
+    OfRows,
+    Working,
+    is_drawn,
+    kind_of,
+    layout_of,
+    maximised_of,
+    measure_of,
+)
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
 from ..types import OF_SEED, ModelLike, Plain, Settings, shown_as
@@ -162,6 +174,7 @@ class Facts:
     counted: float | None = (
         None  # under a prior: the effective number of parameters, which the criteria count
     )
+    criteria_notes: tuple[str, ...] = ()  # what AIC and BIC are of, where it is not plain
     lack_of_fit: LackOfFit | None = None  # how far from the best possible, where that can be told
     measured: tuple[Measured, ...] = ()
 
@@ -252,6 +265,7 @@ def gather(
         counted=fit.effective_parameters
         if criteria and any(not isinstance(p.prior, OfRows) for p in fit.objective.priors)
         else None,
+        criteria_notes=tuple(_criteria_notes(fit)) if criteria else (),
         certificate=fit.certificate,
         lack_of_fit=None if without else _lack_of_fit(fit),
         measured=tuple(_measured(fit.measured)),
@@ -306,6 +320,25 @@ def known(fit: Fit, what: str) -> float:
         if isinstance(fit.objective, Recalled):
             return math.nan
         raise
+
+
+def _criteria_notes(fit: Fit) -> Iterator[str]:
+    """What AIC, BIC and p are of, where a reader could take them for others."""
+    model, family = fit.model, family_of(fit.model)
+    if isinstance(model, RandomEffects) and model.reml:
+        yield (
+            "AIC, AICc and BIC are of the restricted likelihood: they compare fits with the same fixed effects. For others fit with "
+            "reml=False."
+        )
+    if any(isinstance(p.prior, Jeffreys) for p in fit.objective.priors):
+        yield (
+            "Under Firth's prior the likelihood is often far from a parabola, and Wald's intervals and p are poor. Those of the profile: "
+            "fit.intervals(kind='profile'), fit.test('x = 0', 'likelihood_ratio')."
+        )
+    if isinstance(family, Cox):
+        yield "BIC and AICc count the events, not the rows."
+    if isinstance(family, Working):
+        yield family.working
 
 
 def _lack_of_fit(fit: Fit) -> LackOfFit | None:
@@ -564,12 +597,10 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
         encoder = source.encoder
         yield "data", source.frame.name + (", streamed" if source.streamed else "")
         kept = f"{plural(source.rows, 'row')} used"
-        several = "one or more of " if len(encoder.required) > 1 else ""
-        needs = (
-            f" in {several}{join(list(encoder.required))}"
-            if source.dropped and len(encoder.required) <= 6
-            else ""
-        )
+        most = sorted(source.lacking.items(), key=lambda item: -item[1])
+        lacking = [f"{name} ({count(rows)})" for name, rows in most[:6]]
+        lacking += [f"{len(most) - 6} other columns"] if len(most) > 6 else []
+        needs = f" in {join(lacking)}" if lacking else ""
         dropped = (
             f"{plural(source.dropped, 'row')} dropped for a missing value{needs}"
             if source.dropped

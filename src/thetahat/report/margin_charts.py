@@ -11,13 +11,18 @@ from ..printable import printable
 from ..types import Chart
 from .curve_plots import COLOURS
 from .plots import POINTS, styled
-from .theme import HEIGHT, MAIN, QUIET, WIDTH, titled
+from .theme import HEIGHT, MAIN, QUIET, WIDTH, legend, titled
 
 NUMBERS = ("estimate", "standard_error", "z", "t", "df", "p_value", "low", "high")
 
 
-def chart(table: pd.DataFrame, title: str, level: float) -> Chart:
+def chart(table: pd.DataFrame, title: str, level: float, null: float = 0.0) -> Chart:
     """Dots with their intervals, a row an estimate; a line with its band where a column of numbers varies.
+
+    Parameters
+    ----------
+    null
+        the value of no effect, at which contrasts have a line: 0 of differences, 1 of ratios
 
     Raises
     ------
@@ -34,7 +39,7 @@ def chart(table: pd.DataFrame, title: str, level: float) -> Chart:
     heading = titled(title, f"{100 * level:g}% intervals")
     if numbers and table[numbers[0]].nunique() > 2:
         return styled(_line(table, numbers[0], [c for c in labels if c != numbers[0]], heading))
-    return styled(_dots(table, labels, heading))
+    return styled(_dots(table, labels, heading, null))
 
 
 def _ends(table: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +67,7 @@ def _line(table: pd.DataFrame, x: str, rest: list[str], heading: alt.TitleParams
     colour = alt.Color(
         "which:N",
         scale=alt.Scale(domain=names, range=list(COLOURS[: len(names)])),
-        legend=alt.Legend(symbolType="stroke", symbolOpacity=1) if len(names) > 1 else None,
+        legend=legend(names),
     )
     base = alt.Chart(data).encode(
         x=alt.X("x:Q", title=printable(x), scale=alt.Scale(zero=False)), color=colour
@@ -74,7 +79,7 @@ def _line(table: pd.DataFrame, x: str, rest: list[str], heading: alt.TitleParams
     )
 
 
-def _dots(table: pd.DataFrame, labels: list[str], heading: alt.TitleParams) -> Chart:
+def _dots(table: pd.DataFrame, labels: list[str], heading: alt.TitleParams, null: float) -> Chart:
     data = _ends(table).assign(name=_names(table, labels))
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(grid=False, ticks=False, domain=False))
     base = alt.Chart(data).encode(y=y)
@@ -83,8 +88,8 @@ def _dots(table: pd.DataFrame, labels: list[str], heading: alt.TitleParams) -> C
     )
     layers: list[Chart] = [base.mark_rule(color=MAIN, strokeWidth=2).encode(x="low:Q", x2="high:Q"), dots]
     if "contrast" in labels or {"term", "contrast"} & set(table):
-        zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET, strokeDash=[3, 3])
-        layers.insert(0, zero.encode(x="zero:Q"))
+        rule = alt.Chart(pd.DataFrame({"null": [null]})).mark_rule(color=QUIET, strokeDash=[3, 3])
+        layers.insert(0, rule.encode(x="null:Q"))
     return alt.layer(*layers).properties(
         width=WIDTH - 60, height=max(60, 22 * data["name"].nunique()), title=heading
     )

@@ -152,6 +152,8 @@ def _scores(facts: Facts, width: int) -> Iterator[Row]:
         for name, value in facts.criteria.items():
             row += [(f"{name} ", "label"), (f"{number(value, 6)}{GAP}", "")]
         yield row
+    for note in facts.criteria_notes:
+        yield from _wrapped(note, "dim", width)
     if facts.counted is not None:
         yield from _wrapped(
             f"AIC, AICc and BIC count {number(facts.counted)} effective parameters: under the prior, tr((J + "

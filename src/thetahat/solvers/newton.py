@@ -37,6 +37,7 @@ from .certificate import Certificate
 
 CRAWL, CRAWLED = 25, 1e-2  # steps without a decrement, and the nats that they have to gain together
 PATIENCE, GAIN = 100, 1e-4  # steps, and the nats that they have to gain together: a solver that gains goes on
+LAST = 1e-3  # λ from which one step more reaches the tolerance
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -181,9 +182,9 @@ class Newton:
         # summed anew in the same pass
         near = state.borrowed or state.decrement < self.keep_below
         keep = (objective.rows or 0) > self.keep_above and state.factor is not None and near
-        keep = keep and not (
-            _in_double(objective) and isinstance(objective, Objective) and objective.streamed
-        )
+        if keep and _in_double(objective) and isinstance(objective, Objective):
+            # a file is read for a gradient as for an information; and where this step is the last, errors need one there
+            keep = not objective.streamed and state.decrement > LAST
         passes = state.passes
         for _ in range(60):
             t = objective.taylor(state.theta + d, order=1 if keep else 2, precision=state.precision)

@@ -9,6 +9,10 @@ then a line search on F itself from u₀ to u⁺. The model of F is maximised ex
 descent finds which coefficients are zero and the signs of the others, and those signs given, what remains is
 a linear system.
 
+Where f is not concave there may be two maxima: of a normal response whose σ is estimated, one at which every coefficient is
+zero and σ is large, so that a coefficient gains little, and one near the maximum without the prior, where σ is small and the
+prior weighs little. So the iterations begin at both, and the higher end counts.
+
 The stopping test is Newton's. What the model promises, Δ = q(u⁺) − q(u₀) nats, is λ²/2 where nothing is
 penalised; it is 0 if and only if
 
@@ -61,6 +65,9 @@ class State:
     passes: int = 0
     stalled: int = 0
     trace: tuple[tuple[int, float, float], ...] = ()
+    origin: int = 0  # the step at which these iterations began
+    other: Tensor | None = None  # where to begin again
+    rival: State | None = None  # the end of the iterations before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,8 @@ class Proximal:
         the largest that may count as a maximum when floating-point precision stops the iterations
     begin
         θ to begin at, (p,)
+    twice
+        where the log-likelihood is not concave, begin also at the maximum without the prior
 
     Examples
     --------
@@ -91,6 +100,7 @@ class Proximal:
     steps: int = 200
     coarse: float = 1e-2
     begin: Tensor | None = field(default=None, repr=False)
+    twice: bool = True
 
     def start(self, objective: ObjectiveLike) -> State:
         theta = objective.theta if self.begin is None else self.begin
@@ -100,11 +110,17 @@ class Proximal:
                 "model.double()."
             )
         smooth, value = _smooth(objective, theta, objective.taylor(theta))
-        return _looked(
+        first = _looked(
             objective, State(theta, value, smooth, theta, 0.0, math.inf, torch.zeros_like(theta), passes=1)
         )
+        if not self.twice or objective.concave:
+            return first
+        other, passes = without_kinks(objective, first)
+        return replace(first, other=other, passes=passes)
 
     def step(self, objective: ObjectiveLike, state: State) -> State:
+        if self._ended(state):
+            return self._next(objective, state)
         _, center = objective.kinks()
         u = state.theta - center
         noise, passes, t = 16 * EPS * (abs(state.value) + 1), state.passes, 1.0
@@ -131,7 +147,28 @@ class Proximal:
         return replace(state, passes=passes, stalled=99, step=state.step + 1)
 
     def done(self, objective: ObjectiveLike, state: State) -> bool:
-        return state.decrement <= self.tolerance or state.stalled >= 2 or state.step >= self.steps
+        return self._ended(state) and state.other is None and state.rival is None
+
+    def _ended(self, state: State) -> bool:
+        return (
+            state.decrement <= self.tolerance or state.stalled >= 2 or state.step - state.origin >= self.steps
+        )
+
+    def _next(self, objective: ObjectiveLike, state: State) -> State:
+        """The second start; after its iterations the end that counts: the higher one, of those that are maxima."""
+        if state.other is not None:
+            smooth, value = _smooth(objective, state.other, objective.taylor(state.other))
+            begun = replace(
+                state, theta=state.other, value=value, taylor=smooth, decrement=math.inf, stalled=0, origin=state.step,
+                passes=state.passes + 1, other=None, rival=state, square=torch.zeros_like(state.theta),
+            )  # fmt: skip
+            return _looked(objective, begun)
+        assert state.rival is not None
+        ends = [end for end in (state.rival, state) if end.decrement <= self.coarse] or [state.rival]
+        best = max(ends, key=lambda end: end.value)
+        return replace(
+            best, step=state.step, passes=state.passes, trace=state.trace, other=None, rival=None, origin=best.origin
+        )  # fmt: skip
 
     def certificate(self, objective: ObjectiveLike, state: State) -> Certificate:
         """What the last state shows, and how many coefficients are exactly zero."""
@@ -237,6 +274,44 @@ def growth(objective: ObjectiveLike, state: State) -> Tensor:
     if factor is None:
         return torch.full((1,), math.inf, dtype=torch.float64)
     return torch.cholesky_inverse(factor).diagonal() * state.square[free]
+
+
+def without_kinks(objective: ObjectiveLike, state: State) -> tuple[Tensor | None, int]:
+    """Near the maximum without the kinks, from a state: one of Newton's steps of the penalised coordinates, then the others
+    at their maximum given those. None where there is nothing to gain; the passes it took."""
+    weight, _ = objective.kinks()
+    penalised = weight > 0
+    step = torch.zeros_like(state.theta)
+    step[penalised] = _ascent(_dense(state.taylor)[penalised][:, penalised], state.taylor.gradient[penalised])
+    theta, passes = state.theta + step, state.passes
+    free = torch.nonzero(~penalised).reshape(-1)
+    for _ in range(CYCLES):
+        smooth, value = _smooth(objective, theta, objective.taylor(theta))
+        passes += 1
+        if not (math.isfinite(value) and bool(torch.isfinite(smooth.gradient).all())):
+            return None, passes
+        g = smooth.gradient[free]
+        d = _ascent(_dense(smooth)[free][:, free], g)
+        if not len(free) or float(g @ d) <= 1e-4:
+            break
+        t = 1.0
+        while t > 1e-6 and not objective.value(theta.index_add(0, free, t * d)) >= value + 1e-4 * t * float(
+            g @ d
+        ):
+            t, passes = 0.5 * t, passes + 1
+        if t <= 1e-6:
+            break
+        theta = theta.index_add(0, free, t * d)
+    return theta, passes
+
+
+def _ascent(J: Tensor, g: Tensor) -> Tensor:
+    """J⁻¹ g, J made positive definite."""
+    if not len(g):
+        return g
+    square = J.diagonal().abs().clamp(min=1e-300)
+    out: Tensor = torch.linalg.solve(_definite(J, square, torch.zeros(len(g), dtype=torch.bool)), g)
+    return out
 
 
 def _smooth(objective: ObjectiveLike, theta: Tensor, whole: Taylor) -> tuple[Taylor, float]:
