@@ -37,7 +37,6 @@ from .certificate import Certificate
 
 CRAWL, CRAWLED = 25, 1e-2  # steps without a decrement, and the nats that they have to gain together
 PATIENCE, GAIN = 100, 1e-4  # steps, and the nats that they have to gain together: a solver that gains goes on
-LAST = 1e-3  # λ from which one step more reaches the tolerance
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -183,8 +182,7 @@ class Newton:
         near = state.borrowed or state.decrement < self.keep_below
         keep = (objective.rows or 0) > self.keep_above and state.factor is not None and near
         if keep and _in_double(objective) and isinstance(objective, Objective):
-            # a file is read for a gradient as for an information; and where this step is the last, errors need one there
-            keep = not objective.streamed and state.decrement > LAST
+            keep = not objective.streamed  # a file is read for a gradient as for an information
         passes = state.passes
         for _ in range(60):
             t = objective.taylor(state.theta + d, order=1 if keep else 2, precision=state.precision)
