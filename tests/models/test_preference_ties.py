@@ -257,7 +257,7 @@ def test_the_expansion_of_linear_rewards_is_that_of_automatic_differentiation(ti
     torch.testing.assert_close(own.value, automatic.value)
     torch.testing.assert_close(own.gradient[order], automatic.gradient)
     torch.testing.assert_close(own.information.dense()[order][:, order], automatic.information.dense())
-    assert not hasattr(deep, "taylor")
+    assert deep.taylor is None
 
 
 def test_linear_rewards_have_the_names_of_their_features():

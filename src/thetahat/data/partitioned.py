@@ -33,6 +33,7 @@ class Survey:
     fractional: int = 0
     dropped: int = 0
     digests: tuple[str, ...] = field(default=(), repr=False)
+    lacking: dict[str, int] = field(default_factory=dict)  # column → rows that lack its value
 
     def __add__(self, other: Survey) -> Survey:
         return Survey(
@@ -41,6 +42,7 @@ class Survey:
             self.fractional + other.fractional,
             self.dropped + other.dropped,
             (joined([*self.digests, *other.digests]),),
+            {k: self.lacking.get(k, 0) + other.lacking.get(k, 0) for k in self.lacking | other.lacking},
         )
 
 
@@ -68,6 +70,7 @@ class PartitionedTable(Table):
         if not found.total > 0:
             raise BadWeights(ALL_ZERO)
         self.rows, self.dropped, self.total = found.rows, found.dropped, found.total
+        self.lacking = found.lacking
         self.fractional, self._fingerprint = found.fractional, joined(found.digests)
 
     def _surveyed(self, block: pd.DataFrame) -> Survey:
@@ -75,13 +78,14 @@ class PartitionedTable(Table):
         kept, dropped = self.frame.used(block)
         place = Place(int(block.index[0]), kept)
         own = block if kept is None else block.loc[kept]
+        lacking = self.frame.lacking(block) if dropped else {}
         if not len(own):
-            return Survey(dropped=dropped)
+            return Survey(dropped=dropped, lacking=lacking)
         batch = self.encoder.encode(own, place=place)
         self._check_support(batch, place)
         scored = self.encoder.response.scored(own, batch) | ({"count": batch.count} if batch.counted else {})
         part = int((batch.count != batch.count.round()).sum()) if batch.counted else 0
-        return Survey(len(batch), batch.total, part, dropped, (digest(*scored.values()),))
+        return Survey(len(batch), batch.total, part, dropped, (digest(*scored.values()),), lacking)
 
     @property
     def engine(self) -> Partitions:

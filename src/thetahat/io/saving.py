@@ -362,6 +362,7 @@ def _memory(fit: Fit, term: LogLikelihood) -> Memory:
             memory,
             name=source.frame.name,
             dropped=source.dropped,
+            lacking=source.lacking,
             missing=source.missing,
             streamed=source.streamed,
         )

@@ -9,7 +9,7 @@ numbers; whatever asks for a row, or for the objective at another θ, is told th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import numpy as np
@@ -43,8 +43,8 @@ class Memory:
         of the data, as the report shows it
     size
         rows that were used, or None
-    dropped
-        rows with a missing value
+    dropped, lacking
+        rows with a missing value; column → rows that lack its value
     total
         Σ count
     fingerprint, units
@@ -68,6 +68,7 @@ class Memory:
     name: str = ""
     size: int | None = None
     dropped: int = 0
+    lacking: dict[str, int] = field(default_factory=dict)
     total: float | None = None
     fingerprint: str | None = None
     units: str = "y"
@@ -117,6 +118,7 @@ class ForgottenTable(Table):
         self.whole = self.kept = None
         self.events = {}
         self.rows, self.dropped, self.total = memory.size or 0, memory.dropped, memory.total or 0.0
+        self.lacking = memory.lacking
 
     @property
     def fingerprint(self) -> str:
