@@ -137,6 +137,8 @@ WORKS: dict[str, Callable[[], Callable[[], Any]]] = {
 
 def child() -> None:
     """Asked a work's name, a line of standard input each: CPU seconds of so many calls, or the error, as a line of JSON."""
+    # an editable install looks its own package up before PYTHONPATH is asked
+    sys.meta_path[:] = [each for each in sys.meta_path if not type(each).__module__.startswith("_editable_")]
     import warnings
 
     import torch
