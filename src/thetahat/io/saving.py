@@ -173,6 +173,8 @@ def _term_config(fit: Fit, term: LogLikelihood, models: list[ModelLike]) -> Sett
     k = next(k for k, model in enumerate(models) if model is term.model)
     weights = None if term.weights is None else shown_as(term.weights)
     memory = plain(dataclasses.asdict(_memory(fit, term)))
+    if not memory["lacking"]:  # files of before it was known have none
+        del memory["lacking"]
     return {
         **({"of": k} if k else {}),
         "weights": weights,
