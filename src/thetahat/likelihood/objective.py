@@ -221,8 +221,9 @@ class Objective:
             return self
         out = self.copy()
         out._write(theta)
-        if self._last is not None and torch.equal(self._last[0], theta):
-            out._last = self._last
+        last = self._last
+        if last is not None and torch.equal(last[0], theta):
+            out._last = last
         return out
 
     @contextmanager
@@ -276,8 +277,9 @@ class Objective:
         here = self.theta
         where = here if theta is None else theta
         kept = precision == torch.float64 and all(t.weights is None for t in self.terms)
-        if kept and self._last is not None and torch.equal(self._last[0], where):
-            return self._last[1]
+        last = self._last  # once: another thread may put its own in the place
+        if kept and last is not None and torch.equal(last[0], where):
+            return last[1]
         if torch.equal(where, here):
             out = self._expanded(order, precision)
         else:
