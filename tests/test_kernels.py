@@ -93,15 +93,15 @@ DESIGNS = {
 
 @pytest.fixture(params=[0, 1, 2], ids=LEVELS.get)
 def level(request):
-    library = compiled.library()
-    if library is None:
+    loaded = compiled.library()
+    if loaded is None:
         pytest.skip("installed without a compiler")
-    best = library.thetahat_level()
+    best = loaded.thetahat_level()
     if request.param > best:
         pytest.skip(f"this processor has not {LEVELS[request.param]}")
-    library.thetahat_set_level(request.param)
+    loaded.thetahat_set_level(request.param)
     yield
-    library.thetahat_set_level(best)
+    loaded.thetahat_set_level(best)
 
 
 def whole(sums: compiled.Sums, places: np.ndarray) -> np.ndarray:

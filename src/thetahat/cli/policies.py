@@ -149,7 +149,7 @@ class Policy(System):
         if self.vectorization == "tensor":
             if self.atari or (self.frame_stack or 1) > 1:
                 raise BadArgument(
-                    "--vectorization tensor: there are no wrappers of tensors. Leave out --atari and --frame-stack, or the option."
+                    "--vectorization tensor takes no --atari and no --frame-stack: these change observations one environment at a time. Leave them out, or leave out --vectorization."
                 )
             return made
         frames = self.frame_stack or (4 if self.atari else 1)

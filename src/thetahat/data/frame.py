@@ -395,8 +395,8 @@ def _to_pandas(data: Data) -> pd.DataFrame:
 
 
 def _copied(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """These columns, in memory that nobody else writes into. What is private already stays where it lies; columns of
-    float64 that are not are copied once, beside each other: pandas copies a selection, and then again where it joins its
+    """These columns, in memory that nobody else writes into. Columns that are private already are not copied; those of
+    float64 that are not private are copied once, beside each other: pandas copies a selection, and then again where it joins its
     blocks."""
     private = private_columns(frame)
     floats = [name for name in names if frame.dtypes[name] == np.float64 and name not in private]

@@ -19,7 +19,7 @@ COPIES_ON_WRITE = int(pd.__version__.split(".")[0]) >= 3
 
 
 class Kept:
-    """One reference to the memory of an array, by all who read it without a copy: the library's own are told from others'."""
+    """One reference to the memory of an array, shared by all tables of the library that read it: so that it is counted once."""
 
     def __init__(self, root: np.ndarray):
         self.root = root
@@ -54,9 +54,7 @@ def private_columns(frame: pd.DataFrame) -> set[str]:
             floats = isinstance(block.values, np.ndarray) and block.values.dtype == np.float64
             if floats and _others(block) == _none():
                 found.update(frame.columns[block.mgr_locs.as_array])
-    except (
-        AttributeError
-    ):  # how pandas holds a frame is no promise of its: without that, everything is copied
+    except AttributeError:  # these are internals of pandas: where they have changed, everything is copied
         return set()
     return found
 
