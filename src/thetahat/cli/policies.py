@@ -149,7 +149,8 @@ class Policy(System):
         if self.vectorization == "tensor":
             if self.atari or (self.frame_stack or 1) > 1:
                 raise BadArgument(
-                    "--vectorization tensor takes no --atari and no --frame-stack: these change observations one environment at a time. Leave them out, or leave out --vectorization."
+                    "--vectorization tensor takes no --atari and no --frame-stack: these change observations one environment at a time. "
+                    "Leave them out, or leave out --vectorization."
                 )
             return made
         frames = self.frame_stack or (4 if self.atari else 1)
