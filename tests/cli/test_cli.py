@@ -40,21 +40,6 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def run(folder, monkeypatch, capsys):
-    """thetahat words → (exit code, stdout, stderr), in the folder, in a terminal of 80 columns."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*words):
-        capsys.readouterr()
-        code = cli.main([str(w) for w in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
 def strict(text):
     """JSON as RFC 8259 has it: NaN and Infinity are refused."""
 

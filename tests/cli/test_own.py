@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 import thetahat as th
-from thetahat import cli
 
 MODELS = """
 import torch
@@ -53,20 +52,6 @@ def folder(tmp_path_factory):
     rows = [(tree, age, y) for tree, own in enumerate(GIRTH) for age, y in zip(AGE, own, strict=True)]
     pd.DataFrame(rows, columns=["tree", "age", "y"]).to_csv(path / "orange.csv", index=False)
     return path
-
-
-@pytest.fixture
-def run(folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*words):
-        capsys.readouterr()
-        code = cli.main([str(w) for w in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def fitted(run, name):

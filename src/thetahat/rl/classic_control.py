@@ -80,7 +80,28 @@ class CartPole:
 
 
 @dataclass(frozen=True)
-class MountainCar:
+class _Valley:
+    """What the two mountain cars share: state and observation (position, velocity), at rest at the bottom at first."""
+
+    goal_velocity: float = 0.0
+
+    @property
+    def observation_space(self) -> Space:
+        from gymnasium.spaces import Box
+
+        low, high = np.array([-1.2, -0.07], dtype=np.float32), np.array([0.6, 0.07], dtype=np.float32)
+        return Box(low, high, dtype=np.float32)
+
+    def reset(self, n: int, generator: torch.Generator) -> Tensor:
+        position = _uniform((n, 1), -0.6, -0.4, generator)
+        return torch.cat((position, torch.zeros_like(position)), 1)
+
+    def observation(self, state: Tensor) -> Tensor:
+        return state.float()
+
+
+@dataclass(frozen=True)
+class MountainCar(_Valley):
     """A car in a valley whose engine is too weak to climb the right hill at once; state (position, velocity).
 
         v ← v + 0.001 (a − 1) − 0.0025 cos 3x,    x ← x + v,    a ∈ {0, 1, 2}
@@ -88,22 +109,11 @@ class MountainCar:
     within |v| ≤ 0.07 and −1.2 ≤ x ≤ 0.6; the left wall stops it. Terminated where x ≥ 0.5 and v ≥ goal_velocity; −1 a step.
     """
 
-    goal_velocity: float = 0.0
     max_episode_steps: ClassVar[int] = 200
-
-    @property
-    def observation_space(self) -> Space:
-        return _valley()
 
     @property
     def action_space(self) -> Space:
         return _discrete(3)
-
-    def reset(self, n: int, generator: torch.Generator) -> Tensor:
-        return _at_rest(n, generator)
-
-    def observation(self, state: Tensor) -> Tensor:
-        return state.float()
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, v = state.unbind(1)
@@ -116,7 +126,7 @@ class MountainCar:
 
 
 @dataclass(frozen=True)
-class MountainCarContinuous:
+class MountainCarContinuous(_Valley):
     """The same car with a throttle, a ∈ [−1, 1].
 
         v ← v + 0.0015 a − 0.0025 cos 3x,    x ← x + v
@@ -127,22 +137,11 @@ class MountainCarContinuous:
     numbers of float32 are rounded as there when they are made in float64 and rounded then.
     """
 
-    goal_velocity: float = 0.0
     max_episode_steps: ClassVar[int] = 999
-
-    @property
-    def observation_space(self) -> Space:
-        return _valley()
 
     @property
     def action_space(self) -> Space:
         return _box(1.0)
-
-    def reset(self, n: int, generator: torch.Generator) -> Tensor:
-        return _at_rest(n, generator)
-
-    def observation(self, state: Tensor) -> Tensor:
-        return state.float()
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, v = state.unbind(1)
@@ -298,18 +297,6 @@ def _uniform(
 ) -> Tensor:
     drawn = torch.rand(shape, dtype=torch.float64, device=generator.device, generator=generator)
     return low + (high - low) * drawn
-
-
-def _at_rest(n: int, generator: torch.Generator) -> Tensor:
-    position = _uniform((n, 1), -0.6, -0.4, generator)
-    return torch.cat((position, torch.zeros_like(position)), 1)
-
-
-def _valley() -> Space:
-    from gymnasium.spaces import Box
-
-    low, high = np.array([-1.2, -0.07], dtype=np.float32), np.array([0.6, 0.07], dtype=np.float32)
-    return Box(low, high, dtype=np.float32)
 
 
 def _discrete(n: int) -> Space:
