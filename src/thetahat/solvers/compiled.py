@@ -115,22 +115,52 @@ def _step(
     parameters: Sequence[nn.Parameter],
     widest: torch.dtype,
 ) -> tuple[Tensor, Sequence[Tensor | None]]:
-    """What `StepGradient._round` does, with the gradient as a value."""
-    value = torch.zeros((), dtype=widest, device=numbers.device)
-    by, outputs, slopes = numbers[0], [], []
-    for k, (term, (tensors, count, group, dims), weight) in enumerate(zip(terms, data, weights, strict=True)):
-        batch = Batch(tensors, count=count, group=group, dims=dims)
-        s, log_prob = numbers[k + 1], (objective_of if other[k] else log_prob_of)(term.model, batch)
-        if weight is None and (batch.counted or term.weights is not None):
-            weight = term.weight(batch, log_prob)
-        lp = log_prob.detach()
-        value = value + s * (lp if weight is None else weighted(lp, weight)).sum(dtype=widest)
-        if log_prob.requires_grad:
-            slope = -s * by
-            outputs.append(log_prob)
-            slopes.append(
-                slope.to(lp.dtype).expand_as(lp) if weight is None else (slope * weight).to(lp.dtype)
-            )
+    """The value, and the gradient as a value."""
+    batches = [Batch(tensors, count=count, group=group, dims=dims) for tensors, count, group, dims in data]
+    found = [
+        (objective_of if own else log_prob_of)(term.model, batch)
+        for term, batch, own in zip(terms, batches, other, strict=True)
+    ]
+    each = list(zip(terms, batches, weights, numbers[1:].unbind(), strict=True))
+    value, outputs, slopes = sum_and_slopes(each, found, numbers[0], widest)
     if not outputs:
         return value, [None] * len(parameters)
     return value, torch.autograd.grad(outputs, parameters, slopes, allow_unused=True)
+
+
+def sum_and_slopes(
+    each: Sequence[tuple[LogLikelihood, Batch, Tensor | None, Any]],
+    found: Sequence[Tensor],
+    by: Any,
+    widest: torch.dtype,
+    many: int = 1,
+) -> tuple[Any, list[Tensor], list[Tensor]]:
+    """Σ_terms s Σ_i w_i log p_i; the log p that carry a gradient, and −s · by · w of each row of theirs.
+
+    Parameters
+    ----------
+    found
+        log p of each term's batch
+    by
+        what the gradient is multiplied by: a number, as the scales s are, or a tensor, in a compiled step
+    many
+        processes, over which torch takes a mean where a sum is wanted
+    """
+    value: Any = 0.0
+    outputs, slopes = [], []
+    for (term, batch, weight, scale), log_prob in zip(each, found, strict=True):
+        if weight is None and (batch.counted or term.weights is not None):
+            weight = term.weight(batch, log_prob)
+        lp = log_prob.detach()
+        value = value + scale * (lp if weight is None else weighted(lp, weight)).sum(dtype=widest)
+        if not log_prob.requires_grad:
+            continue
+        slope = -scale * by * many
+        outputs.append(log_prob)
+        if weight is not None:
+            slopes.append((slope * weight).to(lp.dtype))
+        elif isinstance(slope, Tensor):
+            slopes.append(slope.to(lp.dtype).expand_as(lp))
+        else:
+            slopes.append(torch.full_like(lp, slope))
+    return value, outputs, slopes

@@ -34,10 +34,10 @@ from ..data.processes import rank, share, summed, world
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..models.base import family_of, log_prob_of, objective_of
-from ..models.taylor import taylor, weighted
+from ..models.taylor import taylor
 from ..protocols import Checks, maximised_of, taylor_of
 from ..types import ModelLike, Plain
-from .compiled import WholeStep
+from .compiled import WholeStep, sum_and_slopes
 from .minibatches import Drawn, Feed, pieces
 
 DISTRIBUTED = ("ddp", "fsdp")
@@ -240,19 +240,7 @@ class StepGradient:
         else:
             with self.arithmetic(), _calm() if self.sharded else nullcontext():
                 found = self.module(asked)
-        value: Plain = 0.0
-        outputs, slopes = [], []
-        for (term, batch, weight, scale), log_prob in zip(each, found, strict=True):
-            if weight is None and (batch.counted or term.weights is not None):
-                weight = term.weight(batch, log_prob)
-            lp = log_prob.detach()
-            value = value + scale * (lp if weight is None else weighted(lp, weight)).sum(dtype=self.widest)
-            if log_prob.requires_grad:
-                by = (
-                    -scale * self.scale * world()
-                )  # torch takes the mean over processes, and here it is a sum
-                outputs.append(log_prob)
-                slopes.append(torch.full_like(lp, by) if weight is None else (by * weight).to(lp.dtype))
+        value, outputs, slopes = sum_and_slopes(each, found, self.scale, self.widest, world())
         if outputs:
             torch.autograd.backward(outputs, slopes)
         return value
