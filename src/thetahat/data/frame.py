@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -252,7 +253,7 @@ class Frame:
                 self.path, memory_map=False, pre_buffer=False, page_checksum_verification=True
             ) as file:
                 first = 0
-                for batch in file.iter_batches(batch_size=rows, columns=list(names)):
+                for batch in _read_ahead(file.iter_batches(batch_size=rows, columns=list(names))):
                     block = arrow_to_pandas(pa.Table.from_batches([batch]))
                     block.index = pd.RangeIndex(first, first + len(block))
                     first += len(block)
@@ -323,6 +324,15 @@ class Frame:
                 )
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise MalformedFile(f"{path} cannot be read: {error}") from error
+
+
+def _read_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same, each read in a thread of its own while the one before it is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
 
 
 def _delimiter(path: Path) -> str:

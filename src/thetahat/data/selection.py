@@ -79,6 +79,9 @@ class Selection(Frame):
         self.always, self.sometimes, self.required = tuple(sorted(required)), tuple(sometimes), tuple(every)
         self.weights, self.carried, self.missing = weights, tuple(carried), missing
         self.whole, self.subset = frame, subset
+        self.every_row = (
+            False  # whether a pass over a file has found every row complete: it is not asked again
+        )
         self._held: pd.DataFrame | None = None  # in memory: the rows that are used
         self._sampled: pd.DataFrame | None = None  # of an engine: some of them
         self._found: tuple[pd.DataFrame, tuple[np.ndarray | None, int]] | None = (
@@ -87,6 +90,8 @@ class Selection(Frame):
 
     def used(self, block: pd.DataFrame) -> tuple[np.ndarray | None, int]:
         """Which rows of a block are used (None: all), and how many are not because a value is missing."""
+        if self.every_row:
+            return None, 0
         if self._found is not None and block is self._found[0]:
             return self._found[1]
         found = self._used(block)

@@ -58,7 +58,7 @@ RESERVED = re.compile(
 )  # names of an encoder's own tensors
 
 
-SAMPLE = 500_000  # rows of a file of any size that are held, for a start
+SAMPLE = 200_000  # rows of a file of any size that are held, for a start
 
 
 @dataclass(frozen=True)
@@ -368,6 +368,7 @@ class Table:
             yield batch
         mask = np.concatenate(masks)
         self.kept = None if mask.all() else mask
+        self.frame.every_row = self.streamed and self.kept is None
         if parts:
             self.whole = concatenate(parts)
         self.sample = concatenate(taken) if taken else None
