@@ -11,11 +11,11 @@
 // depend on the number of threads.
 
 #include "products.h"
+#include "team.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <thread>
 #include <vector>
 
 namespace NAMESPACE {
@@ -301,24 +301,11 @@ static void dense_by_terms(const Block& left, const Layout& a, const double* tur
   }
 }
 
-// ---- parts of the rows on threads ------------------------------------------------------------------------------------------
+// ---- parts of the rows ------------------------------------------------------------------------------------------
 
 static int64_t parts_of(int64_t n, int64_t numbers) {
   const int64_t fit = std::max<int64_t>(1, MOST / std::max<int64_t>(1, numbers));
   return std::max<int64_t>(1, std::min({PARTS, fit, (n + 4 * ROWS - 1) / (4 * ROWS)}));
-}
-
-template <class Work>
-static void in_threads(int64_t parts, int threads, Work work) {
-  threads = int(std::min<int64_t>(threads, parts));
-  if (threads <= 1) {
-    for (int64_t p = 0; p < parts; p++) work(p);
-    return;
-  }
-  std::vector<std::thread> all;
-  for (int k = 0; k < threads; k++)
-    all.emplace_back([=] { for (int64_t p = k; p < parts; p += threads) work(p); });
-  for (auto& each : all) each.join();
 }
 
 template <class Work>
