@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from . import links
-from .base import Parameter, Tailed, nonnegatives, weighted_mean, weighted_variance
+from .base import Derivatives, Parameter, Tailed, nonnegatives, weighted_mean, weighted_variance
 from .incomplete import DEPTH, by_rows, jet, log_gammainc, moments, stirling_jets, stirling_value
 from .ranges import Range, nonnegative, positive
 from .special import invert_cdf, log1mexp, log_gamma_sample
+from .tabulated import tabulated
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,58 @@ class Tweedie(Tailed):
         deviance = scale * (torch.expm1(z) - torch.expm1(under * z) / under) / over
         log_peak = under * log_y - log_dispersion - torch.log(under)
         log_peak, shape = torch.broadcast_tensors(log_peak, shape)
-        value, *d = by_rows(_series_jets, log_peak, shape)
+        value, *d = _series(log_peak, shape)
         series = jet(value, [log_peak, shape], d[:2], {(0, 0): d[2], (0, 1): d[3], (1, 1): d[4]})
         positive = -log_y - deviance + 0.5 * torch.log(shape) - math.log(2 * math.pi) + series
         return torch.where(y > 0, positive, torch.where(y == 0, -scale / under, -math.inf))
+
+    def derivatives(
+        self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
+    ) -> Derivatives:
+        """With a = p − 1, b = 2 − p, s = μ^b/φ and D/φ = s·G, G = E/a − h/a, E = e^z − 1, h = (e^(bz) − 1)/b; ′ along a for G, along
+        η₃ = logit a otherwise: a′ = ab, A′ = −A. Of y = 0: −s/b."""
+        if self.link is not None:
+            return super().derivatives(y, eta, extras, order)
+        m, f = eta[0], eta[1]
+        a, b = torch.sigmoid(eta[2]), torch.sigmoid(-eta[2])
+        none, q = y == 0, a * b
+        log_y = torch.log(torch.where(y > 0, y, 1.0))
+        z, scale = log_y - m, torch.exp(b * m - f)
+        excess, power = torch.expm1(z), torch.expm1(b * z)
+        h = power / b
+        G = (excess - h) / a
+        h1 = (z * (1 + power) - h) / b
+        G1 = (h1 - G) / a
+        deviance, zero = scale * G, scale / b
+        # along η₃: s′/s, of the log of the largest term's place, of log(s/b)
+        s1, c1, k = -q * m, a - q * log_y, a - q * m
+        deviance1 = scale * (s1 * G + q * G1)
+        V, Vc, VA, Vcc, VcA, VAA = _series(b * log_y - f - torch.log(b), b / a)
+        A = torch.exp(-eta[2])
+        value = torch.where(none, -zero, V - deviance - log_y - 0.5 * eta[2] - math.log(2 * math.pi))
+        slope = scale * excess  # of y = 0 too: −s
+        slope = torch.where(none, -scale, slope)
+        score = [
+            slope,
+            torch.where(none, zero, deviance - Vc),
+            torch.where(none, -zero * k, Vc * c1 - VA * A - deviance1 - 0.5),
+        ]
+        value = torch.where(y < 0, -math.inf, value)
+        if order < 2:
+            return value, score, {}
+        q1 = q * (b - a)
+        s2, c2 = s1**2 - q1 * m, q - q1 * log_y
+        G2 = ((2 * h1 - z**2 * (1 + power)) / b - 2 * G1) / a
+        deviance2 = scale * (s2 * G + (2 * s1 * q + q1) * G1 + q**2 * G2)
+        power2 = Vcc * c1**2 - 2 * VcA * c1 * A + VAA * A**2 + Vc * c2 + VA * A - deviance2
+        return value, score, {
+            (0, 0): torch.where(none, -b * scale, -scale * (a * (1 + excess) + b)),
+            (0, 1): -slope,
+            (0, 2): slope * s1,
+            (1, 1): torch.where(none, -zero, Vcc - deviance),
+            (1, 2): torch.where(none, zero * k, deviance1 - Vcc * c1 + VcA * A),
+            (2, 2): torch.where(none, -zero * (k**2 + q - q1 * m), power2),
+        }  # fmt: skip
 
     def sample(
         self, mean: Tensor, dispersion: Tensor, power: Tensor, *, generator: torch.Generator | None = None
@@ -174,6 +224,24 @@ def _window(peak: Tensor, depth: Tensor, deviation: Tensor) -> tuple[Tensor, Ten
     high = high + depth / 3 + torch.sqrt(depth**2 / 9 + 2 * depth * high)
     count = int(((high - low) / step).max()) + 2
     return low[:, None] + step[:, None] * torch.arange(count, dtype=peak.dtype, device=peak.device), step
+
+
+def _series(log_peak: Tensor, shape: Tensor) -> list[Tensor]:
+    """V of `_series_jets` and its derivatives for all rows: where all have one power, as where the shape is one number, from a table.
+
+    Σ_j exp(…) is Wright's function of e^((1 + A)·c), times the exponential of an entire function, and the zeros of Wright's function are
+    real and negative: log of it is analytic for |Im c| < π/(1 + A).
+    """
+    log_peak, shape = log_peak.detach(), shape.detach().to(torch.float64).reshape(-1)
+    if shape.numel() and bool((shape == shape[0]).all()):
+        table = tabulated(
+            lambda c: tuple(by_rows(_series_jets, c, shape[:1].expand_as(c))),
+            log_peak.to(torch.float64).reshape(-1),
+            math.pi / (1 + float(shape[0])),
+        )
+        if table is not None:
+            return [column.reshape(log_peak.shape).to(log_peak.dtype) for column in table]
+    return by_rows(_series_jets, log_peak, shape.reshape(-1).expand(log_peak.numel()).reshape(log_peak.shape))
 
 
 def _series_jets(log_peak: Tensor, shape: Tensor) -> tuple[Tensor, ...]:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-VERSION = 2  # of the functions' arguments: a library of another one is not called
+VERSION = 3  # of the functions' arguments: a library of another one is not called
 FAMILIES = {"bernoulli": 0, "poisson": 1}  # whose value, score and curvature are compiled too
 NARROW = 64  # levels of a term above which it is wide (products.cpp has the same)
 FEW = 20_000  # rows below which threads cost more than they bring
@@ -94,6 +94,14 @@ def library() -> ctypes.CDLL | None:
     found.thetahat_pairs.restype = ctypes.c_int64
     found.thetahat_row_dots.argtypes = [_whole, *7 * [_pointer], _whole, _pointer, _int]
     found.thetahat_schur.argtypes = [_whole, *5 * [_pointer], _whole, _int]
+    found.thetahat_table.argtypes = [
+        _whole,
+        _pointer,
+        *2 * [ctypes.c_double],
+        *2 * [_whole],
+        *2 * [_pointer],
+        _int,
+    ]
     return found
 
 
@@ -314,6 +322,18 @@ def row_dots(left: Rows, M: Tensor, right: Rows) -> Tensor:
     M, threads = M.contiguous(), torch.get_num_threads()
     where = [*map(_address, one), *map(_address, two)]
     _called().thetahat_row_dots(len(out), *where, M.data_ptr(), len(M), out.data_ptr(), threads)
+    return out
+
+
+def table(x: Tensor, width: float, first: float, coefficients: Tensor) -> Tensor:
+    """Σ_k c_k T_k(t), (f, n), t ∈ [−1, 1] the place of x within its interval of the grid whose intervals number `first` and on have the
+    coefficients (intervals, degrees, f ≤ 8)."""
+    x, functions = x.contiguous(), coefficients.shape[2]
+    padded = torch.nn.functional.pad(coefficients, (0, 8 - functions)).contiguous()
+    out = torch.empty(functions, len(x), dtype=torch.float64)
+    threads = torch.get_num_threads() if len(x) >= FEW else 1
+    where = padded.data_ptr(), out.data_ptr()
+    _called().thetahat_table(len(x), x.data_ptr(), width, first, padded.shape[1], functions, *where, threads)
     return out
 
 
