@@ -1,14 +1,18 @@
-"""One thread for many small products: handing each to several threads costs more than it saves."""
+"""How many threads: one for many small products, since handing each to several costs more than it saves; several for columns."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 FEW = 200_000  # rows of a mixed model below which one thread is faster than several
 
@@ -40,6 +44,21 @@ def one_thread(when: bool = True) -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 torch.set_num_threads(_before)
+
+
+def in_threads(function: Callable[[S], T], items: Sequence[S], many: bool = True) -> list[T]:
+    """[function(item) for item in items], several at a time where they are `many`: for sums of numpy's, during which another thread may run.
+
+    Examples
+    --------
+    >>> in_threads(sum, [[1, 2], [3]])
+    [3, 3]
+    """
+    threads = torch.get_num_threads()
+    if not many or threads < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
 
 
 @cache

@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 
 from ..errors import BadArgument, BadWeights, EmptyData, NotFinite
+from ..threads import in_threads
 from ..types import Plain, Settings
 from .arrow import STREAM_ROWS
 from .columns import numeric_column
 from .frame import Frame, T
 from .source import ALL_ZERO
 
+MANY = 1_000_000  # numbers that are looked through on several threads
 SAMPLE = 5000  # rows of an engine that come here, to learn types and structure from, and a start
 
 
@@ -137,8 +139,10 @@ class Selection(Frame):
 
     def _missing(self, block: pd.DataFrame, first: int) -> Iterator[tuple[str, np.ndarray]]:
         """(what, which rows) of all that rows need and lack."""
-        for name in self.always:
-            found = missing_rows(block[name], first)
+        columns = [block[name] for name in self.always]
+        many = block.shape[0] * len(columns) > MANY
+        each_found = in_threads(lambda column: missing_rows(column, first), columns, many)
+        for name, found in zip(self.always, each_found, strict=True):
             if found is not None:
                 yield name, found
         for each in self.sometimes:
