@@ -624,12 +624,14 @@ def _values(names: Sequence[str], whole: bool, block: pd.DataFrame) -> Values:
     for name in names:
         column = block[name]
         if isinstance(column.dtype, pd.CategoricalDtype):
-            present = np.unique(column.cat.codes.to_numpy())
-            seen[name] = dict.fromkeys(column.cat.categories[present[present >= 0]])
+            codes, categories = column.cat.codes.to_numpy(), column.cat.categories.tolist()
+            present = np.flatnonzero(np.bincount(codes[codes >= 0], minlength=len(categories)))
+            seen[name] = dict.fromkeys(categories[code] for code in present)
             if column.cat.ordered or whole:
-                declared[name] = list(column.cat.categories)
+                declared[name] = categories
         else:
-            seen[name] = dict.fromkeys(pd.unique(column.dropna()))
+            found = pd.unique(column.dropna())
+            seen[name] = dict.fromkeys(found if found.dtype.kind in "mM" else found.tolist())
     return seen, declared
 
 
@@ -690,10 +692,8 @@ def _coded(
     keep = np.ones(len(seen), dtype=bool)
     for name, _, drop in factors:
         keep &= ~(drop & (at[name] == 0))
-    shown_levels = {
-        name: [f"{shown(expression[name])}[{'T.' if drop else ''}{level}]" for level in own]
-        for name, own, drop in factors
-    }
+    before = {name: f"{shown(expression[name])}[{'T.' if drop else ''}" for name, _, drop in factors}
+    shown_levels = {name: [f"{before[name]}{level}]" for level in own] for name, own, _ in factors}
     parts = [
         [shown_levels[name][i] for i in at[name][keep].tolist()]
         if name in shown_levels
