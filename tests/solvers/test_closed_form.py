@@ -61,3 +61,32 @@ def test_the_digits_of_a_nearly_collinear_polynomial_are_kept():
 def test_it_refuses_what_has_no_closed_form():
     with pytest.raises(BadArgument):
         th.fit("y ~ x", {"y": [0.0, 1, 2, 4], "x": [1.0, 2, 3, 4]}, "poisson", solver=th.ClosedForm())
+
+
+@pytest.mark.parametrize("wide", [1, 2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_information_where_newton_begins_is_that_of_the_rows(wide, weighted):
+    """What is known of σ² alone, and what all rows sum to, on columns written out: XᵀWX/σ̂², Xᵀ W r/σ̂² · 2, 2 Σ w r²/σ̂²."""
+    rng = np.random.default_rng(0)
+    n = 3_000
+    data = {
+        "x": rng.normal(size=n),
+        "g": rng.permutation(np.arange(n) % 150).astype(str),
+        "h": rng.permutation(np.arange(n) % 90).astype(str),
+        "w": rng.integers(1, 4, n) if weighted else np.ones(n, dtype=int),
+    }
+    data["y"] = data["x"] + rng.normal(size=150)[data["g"].astype(int)] + rng.normal(size=n)
+    effects = "C(g)" if wide == 1 else "C(g) + C(h)"
+    fit = th.fit(f"y ~ x + {effects}", data, weights="w" if weighted else None)
+    columns = [np.ones(n), data["x"]]
+    for name in ("g", "h")[:wide]:
+        columns += [data[name] == level for level in sorted(set(data[name]))[1:]]
+    X, w = np.column_stack(columns).astype(float), np.asarray(data["w"], dtype=float)
+    theta = fit.theta.numpy()
+    r, variance = data["y"] - X @ theta[:-1], np.exp(2 * theta[-1])
+    J = fit.objective.taylor(fit.theta).information.dense().numpy()
+    scale = np.abs(X.T @ X / variance).max()
+    np.testing.assert_allclose(J[:-1, :-1], X.T @ (w[:, None] * X) / variance, atol=1e-12 * scale)
+    np.testing.assert_allclose(J[-1, :-1], 2 * X.T @ (w * r) / variance, atol=1e-9)
+    assert J[-1, -1] == pytest.approx(2 * (w * r**2).sum() / variance, rel=1e-12)
+    assert variance == pytest.approx((w * r**2).sum() / w.sum(), rel=1e-12)

@@ -99,6 +99,19 @@ class Information:
         D = None if self.D is None else self.D + extra[self.eliminated]
         return Information(A, self.E, D, self.eliminated)
 
+    def with_row(self, at: int, row: Tensor) -> Information:
+        """J with another row and column `at`, of a coordinate that is not eliminated; row (p,)."""
+        kept = self.kept()
+        place = int((kept == at).nonzero())
+        A, E = self.A.clone(), self.E
+        A[place, :] = A[:, place] = row[kept]
+        if isinstance(E, SparseRows):
+            E = E.with_column(place, row[self.eliminated])
+        elif E is not None:
+            E = E.clone()
+            E[:, place] = row[self.eliminated]
+        return Information(A, E, self.D, self.eliminated)
+
     def restrict(self, free: Tensor) -> Information:
         """The block of the coordinates `free` (ascending), eliminated ones still eliminated."""
         if self.eliminated is None or self.D is None or self.E is None:

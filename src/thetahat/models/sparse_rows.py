@@ -76,6 +76,12 @@ class SparseRows:
         out.data *= np.repeat(factor.numpy(), np.diff(out.indptr))
         return SparseRows(out)
 
+    def with_column(self, at: int, values: Tensor) -> SparseRows:
+        """E with another column `at`, of which every row has a number already; values (L,)."""
+        out = self.matrix.copy()
+        out.data[out.indices == at] = values.numpy()
+        return SparseRows(out)
+
     def to(self, dtype: torch.dtype) -> SparseRows:
         """Itself: it is float64 always."""
         assert dtype == torch.float64

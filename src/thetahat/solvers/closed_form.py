@@ -91,23 +91,36 @@ def by_blocks(objective: Objective) -> Tensor | None:
 
         β̂ = β + J_ββ⁻¹ g_β,        σ̂² = σ² (1 + g_logσ / Σ w)
 
-    It is the maximum of both but for rounding; None where J_ββ is singular.
+    It is the maximum of both but for rounding; None where J_ββ is singular. The information there needs no sums of its own, and the
+    objective remembers it:
+
+        J_ββ(σ̂) = J_ββ(σ) σ²/σ̂²,        J_βlogσ = 2 g_β,        J_logσlogσ = 2 (Σ w + g_logσ)
     """
     model, theta = objective.model, objective.theta
     mean = model.predictors[0]
     at = torch.arange(mean.start, mean.start + mean.size)
     t = objective.taylor(theta, order=2)
     factor = None if t.information is None else t.information.restrict(at).factor()
-    if factor is None:
+    if factor is None or t.information is None:
         return None
     theta = theta.index_put((at,), theta[at] + factor.solve(t.gradient[at]))
-    if len(model.predictors) > 1:
-        scale = model.predictors[1]
+    scale = model.predictors[1] if len(model.predictors) > 1 else None
+    J, ratio = t.information, 1.0
+    if scale is not None:
         if not isinstance(scale.spec.link, Log):
             return None
         ratio = 1 + float(objective.taylor(theta, order=1).gradient[scale.start]) / objective.observations
-        theta[scale.start] += 0.5 * math.log(ratio) if ratio > 0 else 0.0
-    return theta if bool(torch.isfinite(theta).all()) else None
+        ratio = ratio if ratio > 0 else 1.0
+        theta[scale.start] += 0.5 * math.log(ratio)
+    if not bool(torch.isfinite(theta).all()):
+        return None
+    here = objective.taylor(theta, order=1)
+    if scale is not None:
+        row = 2 * here.gradient
+        row[scale.start] += 2 * objective.observations
+        J = J.times(1 / ratio).with_row(scale.start, row)
+    objective.remember(theta, Taylor(here.value, here.gradient, J))
+    return theta
 
 
 def columns(mean: Predictor, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
