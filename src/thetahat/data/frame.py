@@ -32,6 +32,7 @@ MEMORY = 2**30  # bytes of a Parquet file's wanted columns, above which it is st
 SPARE = (
     2**30
 )  # bytes of columns that a fit does not read, up to which they are copied with those that it does
+BUFFER = 1 << 20  # bytes of a column that are read at a time; without it, those of a whole row group
 T = TypeVar("T")
 _QUADRUPLE = {np.dtype(np.longdouble)} - {
     np.dtype(np.float64)
@@ -250,7 +251,11 @@ class Frame:
             return
         try:
             with pa.parquet.ParquetFile(
-                self.path, memory_map=False, pre_buffer=False, page_checksum_verification=True
+                self.path,
+                memory_map=False,
+                buffer_size=BUFFER,
+                pre_buffer=False,
+                page_checksum_verification=True,
             ) as file:
                 first = 0
                 for batch in _read_ahead(file.iter_batches(batch_size=rows, columns=list(names))):
