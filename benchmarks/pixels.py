@@ -1,6 +1,7 @@
 """Dynamically binarised MNIST: exact nats a test image of a PixelCNN, fitted in so many minutes of the processor.
 
-    python benchmarks/pixels.py path/to/mnist [--epochs 5] [--width 32] [--blocks 6] [--threads 2] [--validate]
+    python benchmarks/pixels.py path/to/mnist [--epochs 5] [--width 32] [--blocks 6] [--threads 2] [--bfloat16]
+        [--validate]
 
 The folder holds the four IDX files (also .gz). Every pixel of every training image is drawn anew each epoch with its grey level as
 probability; the test set is drawn once, from a seed, as in benchmarks/vae.py. A recipe is chosen with `--validate`, which never opens the test
@@ -33,6 +34,9 @@ def main() -> None:
     parser.add_argument("--average", type=float, default=0.998)
     parser.add_argument("--rows", type=int, help="fit the first so many images only")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="products of the steps in bfloat16; scores never"
+    )
     parser.add_argument("--validate", action="store_true")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
@@ -57,6 +61,7 @@ def main() -> None:
         max_grad_norm=1.0,
         ema_decay=a.average,
         held_out=None,
+        precision=torch.bfloat16 if a.bfloat16 else None,
         seed=a.seed,
         in_place=True,
     )
