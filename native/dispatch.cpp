@@ -44,8 +44,8 @@ PUBLIC double thetahat_fused(const Design* design, int family, const double* y, 
   return CALL(fused, *design, family, y, count, theta, size, gradient, out, row_weight, threads);
 }
 PUBLIC int64_t thetahat_pairs(const Term* t, const Term* others, int many, int64_t n, const double* w, int64_t kept, int64_t* indptr,
-                              int32_t* indices, double* values) {
-  return CALL(pairs, *t, others, many, n, w, kept, indptr, indices, values);
+                              int32_t* indices, double* values, int threads) {
+  return CALL(pairs, *t, others, many, n, w, kept, indptr, indices, values, threads);
 }
 PUBLIC void thetahat_schur(int64_t levels, const int64_t* indptr, const int32_t* indices, const double* values, const double* d,
                            double* S, int64_t kept, int threads) {

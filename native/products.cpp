@@ -400,38 +400,52 @@ void cross(const Design& left, const Design& right, const double* w, const Outpu
 }
 
 // The rows of the eliminated term t by other wide terms, as a sparse matrix in rows: of row k the columns indices[indptr[k]] …,
-// rising. Rows of the data are taken level by level, so that the sums of a level are in a core's cache.
+// rising. A thread takes a range of levels, level by level, so that the sums of a level are in a core's cache; what it finds
+// is then moved to follow what the threads before it found.
 int64_t pairs(const Term& t, const Term* others, int32_t many, int64_t n, const double* w, int64_t kept, int64_t* indptr,
-              int32_t* indices, double* values) {
-  std::vector<int64_t> end(t.levels + 2, 0), order(n);
+              int32_t* indices, double* values, int threads) {
+  threads = int(std::max<int64_t>(1, std::min<int64_t>(threads, t.levels)));
+  std::vector<int64_t> end(t.levels + 2, 0), place(threads), found(threads);
   for (int64_t i = 0; i < n; i++) end[code_of(t, i) + 1]++;
   for (int64_t k = 0; k <= t.levels; k++) end[k + 1] += end[k];
-  {
-    std::vector<int64_t> next(end);
-    for (int64_t i = 0; i < n; i++) order[next[code_of(t, i)]++] = i;
-  }
-  std::vector<double> sum(kept, 0.0);
-  std::vector<int32_t> touched;
-  int64_t count = 0;
-  indptr[0] = 0;
-  for (int64_t k = 1; k <= t.levels; k++) {
-    touched.clear();
-    for (int64_t r = end[k]; r < end[k + 1]; r++) {
-      const int64_t i = order[r];
-      const double each = w[i] * (t.value ? t.value[i] : 1.0);
-      for (int32_t u = 0; u < many; u++) {
-        const int32_t d = code_of(others[u], i);
-        if (!d) continue;
-        const int32_t at = int32_t(others[u].place + d - 1);
-        touched.push_back(at);
-        sum[at] += each * (others[u].value ? others[u].value[i] : 1.0);
-      }
+  in_threads(threads, threads, [&](int64_t thread) {
+    const int64_t low = 1 + t.levels * thread / threads, high = 1 + t.levels * (thread + 1) / threads, first = end[low];
+    std::vector<int64_t> next(end.begin() + low, end.begin() + high);
+    std::vector<int32_t> order(end[high] - first), touched;
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t k = code_of(t, i);
+      if (low <= k && k < high) order[next[k - low]++ - first] = int32_t(i);
     }
-    std::sort(touched.begin(), touched.end());
-    touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
-    for (const int32_t at : touched) indices[count] = at, values[count++] = sum[at], sum[at] = 0.0;
-    indptr[k] = count;
+    std::vector<double> sum(kept, 0.0);
+    int64_t count = place[thread] = (first - end[1]) * many;
+    for (int64_t k = low; k < high; k++) {
+      touched.clear();
+      for (int64_t r = end[k]; r < end[k + 1]; r++) {
+        const int64_t i = order[r - first];
+        const double each = w[i] * (t.value ? t.value[i] : 1.0);
+        for (int32_t u = 0; u < many; u++) {
+          const int32_t d = code_of(others[u], i);
+          if (!d) continue;
+          const int32_t at = int32_t(others[u].place + d - 1);
+          touched.push_back(at);
+          sum[at] += each * (others[u].value ? others[u].value[i] : 1.0);
+        }
+      }
+      std::sort(touched.begin(), touched.end());
+      touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
+      for (const int32_t at : touched) indices[count] = at, values[count++] = sum[at], sum[at] = 0.0;
+      indptr[k] = int64_t(touched.size());
+    }
+    found[thread] = count - place[thread];
+  });
+  int64_t count = 0;
+  for (int thread = 0; thread < threads; thread++) {
+    std::memmove(indices + count, indices + place[thread], found[thread] * 4);
+    std::memmove(values + count, values + place[thread], found[thread] * 8);
+    count += found[thread];
   }
+  indptr[0] = 0;
+  for (int64_t k = 1; k <= t.levels; k++) indptr[k] += indptr[k - 1];
   return count;
 }
 

@@ -39,7 +39,7 @@ struct Output {         // A + A' - diag(A) is the block of what is kept
   void eta(const Design&, const double*, double*, int);                                                                     \
   void pull(const Design&, const double*, int64_t, double*, int);                                                           \
   void cross(const Design&, const Design&, const double*, const Output&, int);                                              \
-  int64_t pairs(const Term&, const Term*, int32_t, int64_t, const double*, int64_t, int64_t*, int32_t*, double*);           \
+  int64_t pairs(const Term&, const Term*, int32_t, int64_t, const double*, int64_t, int64_t*, int32_t*, double*, int);      \
   void schur(int64_t, const int64_t*, const int32_t*, const double*, const double*, double*, int64_t, int);                 \
   void row_dots(int64_t, const int64_t*, const int32_t*, const double*, const int64_t*, const int32_t*, const double*,       \
                 const double*, int64_t, double*, int);                                                                      \
