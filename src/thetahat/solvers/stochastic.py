@@ -37,6 +37,7 @@ from ..protocols import HasWeights, Splits, maximised_of
 from ..types import Settings, fields_of, shown_as
 from . import checkpoint as checkpoints
 from . import replicas
+from .background import Writer
 from .certificate import Certificate
 from .diagnostics import diagnosed
 from .failure import LOWER, Failure, comparable, failure_of
@@ -91,6 +92,7 @@ class Work:
         None  # those of the last step, once a run has ended in others
     )
     identity: Settings = field(default_factory=dict)  # what a checkpoint is of
+    writer: Writer = field(default_factory=Writer)  # of checkpoints
 
     def prefetch(self) -> None:
         """The batches of the next step on their way to an accelerator, while it computes this one; not those that
@@ -197,7 +199,8 @@ class Stochastic:
         itself. The statistics of batch norm are then those of θ̄ itself, computed anew from the batches of
         the last steps (`statistics.py`)
     checkpoint
-        a file to which the run is written as it goes; where it is there, the run goes on from it, bit for bit
+        a file to which the run is written as it goes, beside the steps; where it is there, the run goes on from it,
+        bit for bit
     checkpoint_every
         steps between two; None: with every look
     precision
@@ -407,7 +410,7 @@ class Stochastic:
             return self._evaluated(objective, state)
         checkpoints.check(objective)
         state.work.identity = checkpoints.identity(self, objective)
-        found = checkpoints.read(Path(self.checkpoint), self, objective, state.work)
+        found = checkpoints.read(Path(self.checkpoint), self, state.work)
         if found is None:
             return self._evaluated(objective, state)
         return self._resumed(objective, state, found)
@@ -457,6 +460,7 @@ class Stochastic:
         state = self.advance(objective, state)
         if self.due(state):
             self.write(objective, state)
+            self.writer(state).finish()
         return state
 
     def advance(self, objective: Objective, state: State) -> State:
@@ -526,9 +530,13 @@ class Stochastic:
         )
 
     def write(self, objective: Objective, state: State) -> None:
-        """The checkpoint, as it is after a step."""
+        """Begin to write the checkpoint, as it is after a step."""
         assert self.checkpoint is not None
-        checkpoints.write(Path(self.checkpoint), self, objective, state)
+        checkpoints.write(Path(self.checkpoint), self, state)
+
+    def writer(self, state: State) -> Writer:
+        """What writes it, while the run goes on."""
+        return state.work.writer
 
     def _evaluated(self, objective: Objective, state: State) -> State:
         """With a look at the held-out data, if there are any, and a line in the trace; at the end, θ is
