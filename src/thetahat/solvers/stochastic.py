@@ -46,6 +46,7 @@ from .minibatches import Drawn, Feed, feeds, held_out_nats, whole
 from .optimisers import OPTIMISERS, averaged, optimisers
 from .statistics import Statistics, least_rows
 from .throughput import counted, used
+from .waiting import Waiting
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 FUNCTIONS = ("optimiser", "lr_schedule")  # settings that may be a function
@@ -94,11 +95,20 @@ class Work:
     identity: Settings = field(default_factory=dict)  # what a checkpoint is of
     writer: Writer = field(default_factory=Writer)  # of checkpoints
 
+    def __post_init__(self) -> None:
+        self.waiting = Waiting(self.engine.device)
+
     def prefetch(self) -> None:
         """The batches of the next step on their way to an accelerator, while it computes this one; not those that
         are drawn from the model, which moves first."""
         if self.engine.device.type != "cpu" and not any(feed.drawn for feed in self.feeds):
-            self.next = self.engine.ahead(_next(self.feeds))
+            self.next = self.engine.ahead(self.waiting.ahead(self.feeds))
+
+    def batches(self) -> Drawn:
+        """The batches of this step."""
+        self.waiting.settle()
+        found, self.next = self.next or self.waiting.next(self.feeds), None
+        return found
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,11 @@ class State:
         if engine.device.type == "cpu":
             return {}
         return used(engine.device, self.work.flops or 0.0, terms_per_second)
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds in which this process waited for data (`waiting.py`); None: not known."""
+        return self.work.waiting.seconds
 
     @property
     def recent(self) -> tuple[float, ...]:
@@ -466,7 +481,7 @@ class Stochastic:
     def advance(self, objective: Objective, state: State) -> State:
         """The next state."""
         work, objective = state.work, state.ended
-        batches, work.next = work.next or _next(work.feeds), None
+        batches = work.batches()
         work.statistics.saw(batches)
         work.engine.training(True)
         more = state.step + 1 < self.steps
@@ -722,10 +737,6 @@ def _maximised(objective: Objective) -> str:
 
 
 # ---- a step ------------------------------------------------------------------------------------------------
-
-
-def _next(feeds: list[Feed]) -> Drawn:
-    return [(feed, next(feed.batches)) for feed in feeds]
 
 
 def _counted(state: State, batches: Drawn) -> State:
