@@ -8,6 +8,7 @@ checkpoint follows every thirtieth step. Times are of the thread that trains: it
 
 from __future__ import annotations
 
+import resource
 import sys
 import tempfile
 import time
@@ -62,7 +63,11 @@ def main(parameters: int = 50_000_000, steps: int = 91) -> None:
             f"a step {name:8} a checkpoint: {median(wall[i] for i in kept):6.3f} s wall, "
             f"{median(cpu[i] for i in kept):6.3f} s CPU of the thread that trains"
         )
-    print(f"the run: {ended - marks[0][0]:.2f} s wall, {time.process_time():.2f} s CPU of the process")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"the run: {ended - marks[0][0]:.2f} s wall, {time.process_time():.2f} s CPU of the process; most memory "
+        f"{most:.2f} GB"
+    )
 
 
 if __name__ == "__main__":
