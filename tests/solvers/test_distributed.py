@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -115,10 +116,13 @@ def test_a_folder_of_shards_is_refused_where_nobody_could_write_it(found, alone)
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_one_process_goes_on_with_the_run_of_two(found, alone, way, one_of_one):
+@pytest.mark.usefixtures("one_of_one")
+def test_one_process_goes_on_with_the_run_of_two(found, alone, way):
     """The checkpoint of step 6 of two processes; the run of one process is the oracle, to float32's rounding."""
     (one, _), folder = found
     path = folder / f"{way} of 2, stopped"
+    if way == "fsdp":
+        shutil.copytree(path, folder / "fsdp of 2, kept")
     theta, trace = alone.maximised(replace(alone.WAYS[way], checkpoint=path))
     torch.testing.assert_close(theta, one[way][0], rtol=0, atol=1e-5)
     assert [step for step, *_ in trace] == [step for step, *_ in one[way][1]]
@@ -127,6 +131,24 @@ def test_one_process_goes_on_with_the_run_of_two(found, alone, way, one_of_one):
     )  # it has ended, and one process wrote it
     assert torch.equal(again, theta)
     assert path.is_dir() if way == "fsdp" else path.is_file()
+
+
+@pytest.mark.usefixtures("one_of_one")
+def test_a_folder_that_a_kill_cut_short_is_not_read_and_is_written_again(found, alone, tmp_path):
+    """Beside the checkpoint of step 6, which `latest` names, lies half of the one of step 9."""
+    paths = [tmp_path / "whole", tmp_path / "half"]
+    for path in paths:
+        shutil.copytree(found[1] / "fsdp of 2, kept", path)
+    cut = paths[1] / "step-000000009"
+    cut.mkdir()
+    (cut / "__0_0.distcp").write_bytes(b"half of it")
+    (whole, trace), (half, again) = (
+        alone.maximised(replace(alone.WAYS["fsdp"], checkpoint=path)) for path in paths
+    )
+    assert torch.equal(half, whole)
+    assert again == trace
+    for path in paths:
+        assert sorted(each.name for each in path.iterdir()) == ["latest", "step-000000012"]
 
 
 def test_parts_of_the_data_go_on_where_they_were_and_only_with_as_many_processes(found, alone):

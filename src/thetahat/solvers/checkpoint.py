@@ -68,7 +68,7 @@ def write(path: Path, solver: SolverLike, state: StateLike) -> None:
     if in_folder(solver):
         if work.writer.group is None:  # the thread's own: the run sums gradients meanwhile
             work.writer.group = torch.distributed.new_group(backend="gloo")
-        work.writer.begin(*_tensors(work), lambda t: sharded.write(path, t, content, work.writer.group))
+        work.writer.begin(*_tensors(work), sharded.writing(path, content, work.writer.group))
     elif rank() == 0:
         work.writer.begin(*_tensors(work), lambda t: _write(path, t, content))
 

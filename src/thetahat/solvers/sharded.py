@@ -23,22 +23,27 @@ from ..files import write_text
 from ..types import Plain, Settings
 
 
-def write(path: Path, tensors: dict[str, Tensor], content: Settings, group: Group = None) -> None:
-    """The tensors, sharded or whole, and what else there is, as the newest folder; the older ones go. What fails on one
-    process is raised on all.
+def writing(path: Path, content: Settings, group: Group = None) -> Callable[[dict[str, Tensor]], None]:
+    """A function of the tensors, sharded or whole, that writes them and what else there is as the newest folder; the
+    older ones go. What fails on one process is raised on all.
 
     group : of the processes, whose other threads may speak to each other meanwhile
     """
+    # here, and not on the thread: two threads that import at once may each wait for the other
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save
 
     folder = path / f"step-{content['step']:09}"
-    _first(lambda: _emptied(folder), folder, group)
-    try:
-        save({name: t.detach() for name, t in tensors.items()}, checkpoint_id=folder, process_group=group)
-    except (OSError, CheckpointException) as error:
-        raise NotWritten.of(folder, OSError(str(error)), _left(path)) from error
-    _first(lambda: _named(folder, content), folder, group)
+
+    def write(tensors: dict[str, Tensor]) -> None:
+        _first(lambda: _emptied(folder), folder, group)
+        try:
+            save({name: t.detach() for name, t in tensors.items()}, checkpoint_id=folder, process_group=group)
+        except (OSError, CheckpointException) as error:
+            raise NotWritten.of(folder, OSError(str(error)), _left(path)) from error
+        _first(lambda: _named(folder, content), folder, group)
+
+    return write
 
 
 def _first(work: Callable[[], None], folder: Path, group: Group) -> None:
