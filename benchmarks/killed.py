@@ -112,7 +112,10 @@ def _die(at: int, writing: bool) -> None:
 
 
 def numbers(folder: Path) -> list[dict[str, Any]]:
-    return [{name: v for name, v in line.items() if "second" not in name} for line in runs.metrics(folder)]
+    return [
+        {name: v for name, v in line.items() if "second" not in name and name != "data_wait"}
+        for line in runs.metrics(folder)
+    ]
 
 
 def compared(name: str, folder: Path, kills: int, rng: random.Random) -> dict[str, bool]:

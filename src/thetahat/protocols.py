@@ -1438,13 +1438,14 @@ class HasEnded(Protocol):
 
 @runtime_checkable
 class Training(Protocol):
-    """The state of a training run: the steps done, the terms seen, the evaluations of held-out data, and what an
-    accelerator is used for (`solvers.throughput`). The progress bar asks.
+    """The state of a training run: the steps done, the terms seen, the evaluations of held-out data, the seconds it
+    waited for data (None: not known), and what an accelerator is used for (`solvers.throughput`). The progress bar
+    asks.
 
     Examples
     --------
     >>> class State:
-    ...     step, seen, trace, evaluations = 10, 640.0, (), ()
+    ...     step, seen, trace, evaluations, waited = 10, 640.0, (), (), 0.0
     ...     def used(self, terms_per_second):
     ...         return {}
     >>> isinstance(State(), Training)
@@ -1459,6 +1460,9 @@ class Training(Protocol):
 
     @property
     def evaluations(self) -> Sequence[Any]: ...
+
+    @property
+    def waited(self) -> float | None: ...
 
     def used(self, terms_per_second: float) -> dict[str, float]: ...
 

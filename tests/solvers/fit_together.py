@@ -6,8 +6,10 @@ torchrun --standalone --nproc-per-node 2 fit_together.py FOLDER
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 
 import thetahat as th
 from thetahat.data import Tensors
+from thetahat.errors import BadSave
 from thetahat.language import Tokens
 from thetahat.solvers import iterate
 
@@ -56,13 +59,19 @@ def maximised(solver: th.Stochastic) -> tuple:
 def resumed(solver: th.Stochastic) -> tuple:
     """Killed at step 8, after the checkpoint of step 6, and gone on."""
 
+    stopped(solver, gpt())
+    return maximised(solver)
+
+
+def stopped(solver: th.Stochastic, objective: th.Objective) -> None:
+    """Killed at step 8: its checkpoint is of step 6."""
+
     def kill(state) -> None:
         if state.step == 8:
             raise Killed
 
     with suppress(Killed):
-        iterate(solver, gpt(), kill)
-    return maximised(solver)
+        iterate(solver, objective, kill)
 
 
 def line(part: slice) -> th.Objective:
@@ -83,6 +92,15 @@ def weighted(solver: th.Stochastic) -> tuple:
     return state.theta, state.trace
 
 
+def said(work: Callable[[], object]) -> str:
+    """The message of the error with which it ends."""
+    try:
+        work()
+    except BadSave as error:
+        return str(error)
+    return ""
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     alone = "RANK" not in os.environ
@@ -95,6 +113,21 @@ def main(folder: Path) -> None:
     full = th.Stochastic(steps=10, batch_size=90, learning_rate=0.1, held_out=None)
     halves = line(slice(None) if alone else slice(0, 45) if me == 0 else slice(45, None))
     found["parts"] = (iterate(full, halves).theta, ())
+    if not alone:
+        for way in ("ddp", "fsdp"):
+            stopped(replace(WAYS[way], checkpoint=folder / f"{way} of 2, stopped"), gpt())
+        parted = replace(full, checkpoint=folder / "parts of 2", checkpoint_every=3)
+        stopped(parted, line(slice(0, 45) if me == 0 else slice(45, None)))
+        halves = line(slice(0, 45) if me == 0 else slice(45, None))
+        found["parts, resumed"] = (iterate(parted, halves).theta, ())
+        own = replace(WAYS["ddp"], checkpoint=folder / f"ddp of 2, own {me}")
+        stopped(own, gpt())
+        messages = {"another disk": said(lambda: iterate(own, gpt()))}
+        (folder / "a file").touch()
+        for way in ("ddp", "fsdp"):
+            nowhere = replace(WAYS[way], checkpoint=folder / "a file" / "runs" / "last")
+            messages[way] = said(lambda nowhere=nowhere: iterate(nowhere, gpt()))
+        (folder / f"said by {me}.json").write_text(json.dumps(messages))
     found["weighted"] = weighted(replace(full, batch_size=30))
     if me == 0:
         torch.save(found, folder / f"{many}.pt")

@@ -157,6 +157,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(finished, monkeypatch):
 
     def after(state: object) -> None:
         if state.step == 3:
+            state.work.writer.finish()
             good.append(solver.checkpoint.read_bytes())
             monkeypatch.setattr("os.fsync", full)
 

@@ -42,6 +42,8 @@ class Items:
         items → batch; None: torch's `default_collate`
     workers
         processes that read items beside the training
+    prefetch_factor
+        batches that each of them reads ahead; None: torch's own, 2
     fingerprint
         a name of the data that changes when they do; None: a digest of the targets, for which all items are read
         once when a checkpoint or a comparison asks
@@ -62,6 +64,7 @@ class Items:
         target: str = "y",
         collate: Callable[[list[Any]], Any] | None = None,
         workers: int = 0,
+        prefetch_factor: int | None = None,
         block: int = 256,
         fingerprint: str | None = None,
     ):
@@ -71,7 +74,13 @@ class Items:
                 "be read in order, give th.data.Loaded(DataLoader(dataset))."
             )
         self.dataset, self.names, self.target = dataset, tuple(names), target
+        if prefetch_factor is not None and (workers < 1 or prefetch_factor < 1):
+            raise BadArgument(
+                f"prefetch_factor={prefetch_factor}, workers={workers}: batches are read ahead by workers. Accepted: "
+                "workers=1 or more, prefetch_factor=1 or more; or None."
+            )
         self.collate, self.workers, self.block = collate or default_collate, workers, block
+        self.prefetch_factor = prefetch_factor
         self._rows = torch.arange(len(dataset))
         self._fingerprint = fingerprint
         if not len(self._rows):
@@ -122,6 +131,7 @@ class Items:
             self.dataset,
             batch_sampler=[part.tolist() for part in parts],
             num_workers=self.workers,
+            prefetch_factor=self.prefetch_factor,
             collate_fn=self.collate,
             generator=torch.Generator().manual_seed(seed),  # of the workers' own seeds
         )

@@ -15,6 +15,7 @@ from .batch import Batch
 from .source import Source
 
 AVAILABLE = torch.distributed.is_available()
+Group = Plain  # a group of processes of torch.distributed; None: all of them
 
 
 def is_shard(tensor: Tensor) -> bool:
@@ -22,9 +23,14 @@ def is_shard(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
+def initialised() -> bool:
+    """Whether torch.distributed was told of the processes, be it one."""
+    return AVAILABLE and torch.distributed.is_initialized()
+
+
 def world() -> int:
     """How many processes work together."""
-    return torch.distributed.get_world_size() if AVAILABLE and torch.distributed.is_initialized() else 1
+    return torch.distributed.get_world_size() if initialised() else 1
 
 
 def rank() -> int:
@@ -81,12 +87,12 @@ def gathered(*each: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.cat(parts) for parts in zip(*everywhere(each), strict=True))
 
 
-def everywhere(value: Plain) -> list[Plain]:
+def everywhere(value: Plain, group: Group = None) -> list[Plain]:
     """The value that each process has, in their order."""
     if world() == 1:
         return [value]
     parts: list[Plain] = [None] * world()
-    torch.distributed.all_gather_object(parts, value)
+    torch.distributed.all_gather_object(parts, value, group)
     return parts
 
 

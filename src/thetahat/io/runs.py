@@ -4,7 +4,7 @@ the same call goes on from there.
     runs/NAME/
         config.json        what was asked: model, data, solver, versions; a run of anything else is refused
         metrics.jsonl      a line every so many steps: train/log_likelihood of the batch (nats a term), validation/log_likelihood with
-                           its error, learning_rate, grad_norm, tokens_per_second (or terms_per_second)
+                           its error, learning_rate, grad_norm, tokens_per_second (or terms_per_second), data_wait
         events.out.…       the same for TensorBoard, where it is installed (extra "tensorboard")
         wandb/             the same for Weights & Biases, where it is asked for (extra "wandb")
         checkpoint         all that the next step depends on (a folder, of shards)
@@ -80,6 +80,7 @@ OWN = (
     "flops_per_second",
     "mfu",
     "peak_memory",
+    "data_wait",
 )  # in every run
 
 
@@ -144,6 +145,7 @@ class Run:
         self.say = say or (lambda text: warnings.warn(text, stacklevel=2))
         self.lock: Plain = None
         self.looks, self.fitted, self.seen, self.before, self.begun, self.at = 0, 0, 0.0, 0.0, 0.0, 0.0
+        self.waited = 0.0
         self.about = dict(about or {})
         self._open(config(objective, self.solver, about))
 
@@ -227,6 +229,9 @@ class Run:
         }
         if line[self.speed]:
             line |= {name: _plain(value) for name, value in state.used(line[self.speed]).items()}
+        if state.waited is not None and now > self.at:  # the share of the time since the last line
+            line["data_wait"] = round((state.waited - self.waited) / (now - self.at), 4)
+            self.waited = state.waited
         if evaluated:
             last = state.evaluations[-1]
             line |= {HELD_OUT: _plain(last.mean), f"{HELD_OUT}_error": _plain(last.error)}
@@ -281,6 +286,7 @@ class Run:
         self.before = kept[-1]["seconds"] if kept else 0.0
         self.looks, self.fitted, self.seen = len(state.evaluations), len(state.fitted), state.seen
         self.begun = self.at = time.perf_counter()
+        self.waited = state.waited or 0.0
 
     def close(self) -> None:
         """The files of the run, closed; also after an error. A run that did not begin leaves no folder behind

@@ -9,7 +9,7 @@ them back with `restore(tensors)`; whether that makes its draws those of a run t
 the source.
 
 The file is safetensors: no pickle. It is written aside, brought to the disk, then renamed: a full disk or a
-kill leaves the one before.
+kill leaves the one before. It is written while the run goes on (`background.py`), from a copy of the state.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data.processes import rank, together
+from ..data.processes import everywhere, initialised, rank, replicated, world
 from ..data.source import digest, told
 from ..errors import BadArgument, BadSave, NotWritten, ThetahatError
 from ..files import replacing, usable
@@ -34,8 +34,10 @@ from ..types import ModelLike, Named, Plain, Settings, SolverLike, SourceLike, S
 from . import sharded
 from .minibatches import whole
 from .optimisers import like, restore, tensors_of
+from .tensor_file import parts
 
 FORMAT = "thetahat checkpoint, version 2"
+DIGEST = 16  # bytes of a checksum before it
 OF_RUN = "checkpoint"  # its name in the folder of a run
 LONGER = (
     "steps",
@@ -45,55 +47,69 @@ LONGER = (
 )  # settings that a longer run may have of its own
 
 
-def write(path: Path, solver: SolverLike, objective: Objective, state: StateLike) -> None:
-    """The state after a step, in place of the checkpoint before. Of processes that share θ the first writes;
-    shards write each their own."""
+def write(path: Path, solver: SolverLike, state: StateLike) -> None:
+    """Begin to write the state after a step, in place of the checkpoint before; the state is copied once this returns.
+    Of processes that share θ the first writes; shards write each their own."""
     work = state.work
-    tensors = (
-        _numbered("theta", work.engine.parameters)
-        | _numbered("buffer", work.buffers)
-        | tensors_of(work.optimisers)
-    )
-    if work.average is not None:
-        tensors |= _numbered("average", work.average)
-    if work.best is not None:
-        tensors |= _numbered("best.theta", work.best[0]) | _numbered("best.buffer", work.best[1])
-    if work.last is not None:
-        tensors |= _numbered("last.theta", work.last[0]) | _numbered("last.buffer", work.last[1])
-    for k, feed in enumerate(work.feeds):
-        if feed.drawn:
-            source: SourceLike = feed.terms[0].source
-            tensors |= {f"source.{k}.{name}": t for name, t in source.state().items()}
     content = {
         "step": state.step,
         "seen": state.seen,
-        "recent": work.recent,
+        "recent": list(work.recent),
         "evaluations": [dataclasses.astuple(e) for e in state.evaluations],
         "trace": state.trace,
         "fitted": state.fitted,
         "scale": state.scale,
         "clean": state.clean,
         "overflowed": state.overflowed,
+        "processes": world(),
+        "parts": not all(feed.replicated for feed in work.feeds),
         "of": work.identity,
     }
-    if work.engine.sharded:
-        sharded.write(path, tensors, content)
-        return
-    if rank() == 0:
-        _write(path, tensors, content)
-    together()
+    if in_folder(solver):
+        if work.writer.group is None:  # the thread's own: the run sums gradients meanwhile
+            work.writer.group = torch.distributed.new_group(backend="gloo")
+        work.writer.begin(*_tensors(work), sharded.writing(path, content, work.writer.group))
+    elif rank() == 0:
+        work.writer.begin(*_tensors(work), lambda t: _write(path, t, content))
+
+
+def in_folder(solver: SolverLike) -> bool:
+    """Whether checkpoints are folders, which any number of processes write and read, be it one: those of
+    `distributed="fsdp"` under torchrun."""
+    return bool(solver.distributed == "fsdp" and initialised())
+
+
+def _tensors(work: Plain) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the next step depends on: tensors that it changes in place, and tensors that it may replace."""
+    moving = (
+        _numbered("theta", work.engine.parameters)
+        | _numbered("buffer", work.buffers)
+        | tensors_of(work.optimisers)
+    )
+    still: dict[str, Tensor] = {}
+    if work.average is not None:
+        moving |= _numbered("average", work.average)
+    for name, kept in (("best", work.best), ("last", work.last)):
+        if kept is not None:
+            still |= _numbered(f"{name}.theta", kept[0]) | _numbered(f"{name}.buffer", kept[1])
+    for k, feed in enumerate(work.feeds):
+        if feed.drawn:
+            source: SourceLike = feed.terms[0].source
+            moving |= {f"source.{k}.{name}": t for name, t in source.state().items()}
+    return moving, still
 
 
 def _write(path: Path, tensors: dict[str, Tensor], content: Settings) -> None:
-    from safetensors.torch import save
-
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    raw = save(tensors, {"format": FORMAT, "content": json.dumps(content)})
+    checksum = hashlib.blake2b(digest_size=DIGEST)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, alone=True) as part, part.open("wb") as file:
-            file.write(hashlib.blake2b(raw, digest_size=16).digest())
-            file.write(raw)
+            file.write(bytes(DIGEST))  # its place
+            for each in parts(tensors, {"format": FORMAT, "content": json.dumps(content)}):
+                checksum.update(each)
+                file.write(each)
+            file.seek(0)
+            file.write(checksum.digest())
     except (OSError, BadArgument) as error:
         left = (
             "The one before it is whole: the same call goes on from there."
@@ -105,22 +121,43 @@ def _write(path: Path, tensors: dict[str, Tensor], content: Settings) -> None:
         raise NotWritten(f"the checkpoint {str(path)!r} cannot be written: {said}. {left}") from error
 
 
-def read(path: Path, solver: SolverLike, objective: Objective, work: Plain) -> Settings | None:
+def read(path: Path, solver: SolverLike, work: Plain) -> Settings | None:
     """Put θ, buffers, moments and the order of the data where they stood; returns step, seen, recent,
     evaluations, trace. None: no file.
 
     Raises
     ------
     BadSave
-        the file is cut short or damaged, or it is of another model, other data or other settings
+        the file is cut short or damaged, or it is of another model, other data or other settings; or processes find
+        different ones
     """
+    found = _read_here(path, solver, work)
+    steps = everywhere(None if found is None else found["step"])
+    if any(step != steps[0] for step in steps):
+        said = ", ".join(
+            f"process {k} {'none' if step is None else f'that of step {step}'}"
+            for k, step in enumerate(steps)
+        )
+        raise BadSave(
+            f"processes find different checkpoints at {str(path)!r}: {said}. Give a path in a folder that all "
+            "machines share."
+        )
+    return found
+
+
+def _read_here(path: Path, solver: SolverLike, work: Plain) -> Settings | None:
+    """The same, of this process alone."""
     if not usable(path).exists():
         return None
-    if work.engine.sharded != path.is_dir():
-        kinds = ("a file, of whole parameters", "a folder, of sharded ones")
+    if in_folder(solver) != path.is_dir():
+        kinds = (
+            "a file, of one process or of distributed='ddp'",
+            "a folder, of distributed='fsdp' under torchrun",
+        )
+        here = "under torchrun" if initialised() else "not under torchrun"
         raise BadSave(
-            f"the checkpoint {str(path)!r} is {kinds[path.is_dir()]}; this run needs "
-            f"{kinds[work.engine.sharded]} (distributed=…)."
+            f"the checkpoint {str(path)!r} is {kinds[path.is_dir()]}. This run is one of "
+            f"distributed={solver.distributed!r}, {here}: start it as it was started at first."
         )
     if path.is_dir():
         content = sharded.content(path)
@@ -128,6 +165,8 @@ def read(path: Path, solver: SolverLike, objective: Objective, work: Plain) -> S
             return None
     else:
         content, tensors = _read(path)
+    if content.get("parts"):
+        _check_processes(path, content["processes"])
     longer = extends(content["of"], work.identity)
     for name, value in work.identity.items():
         other = content["of"].get(name)
@@ -149,6 +188,16 @@ def read(path: Path, solver: SolverLike, objective: Objective, work: Plain) -> S
             raise
         raise BadSave(f"{str(path)!r} is not a checkpoint of this run: {error!r}.") from error
     return content
+
+
+def _check_processes(path: Path, before: int) -> None:
+    """Refuse another number of processes where each holds a part of the data. Where all hold the same, the steps are
+    those of any number, to rounding."""
+    if before != world():
+        raise BadSave(
+            f"the checkpoint {str(path)!r} is of {before} processes, each with a part of the data; the number of "
+            f"processes here is {world()}. Start {before} of them."
+        )
 
 
 def _restore(content: Settings, tensors: dict[str, Tensor], work: Plain) -> None:
@@ -189,13 +238,13 @@ def _read(path: Path) -> tuple[Settings, dict[str, Tensor]]:
         whole = path.read_bytes()
     except OSError as error:
         raise BadSave(f"the checkpoint {str(path)!r} cannot be read: {error.strerror or error}.") from error
-    if hashlib.blake2b(whole[16:], digest_size=16).digest() != whole[:16]:
+    if hashlib.blake2b(whole[DIGEST:], digest_size=DIGEST).digest() != whole[:DIGEST]:
         raise BadSave(
             f"the checkpoint {str(path)!r} is damaged or cut short: its bytes are not those that were "
             "written. "
             "Restore it, or remove it to begin the run anew."
         )
-    raw = whole[16:]
+    raw = whole[DIGEST:]
     try:
         size = int.from_bytes(raw[:8], "little")
         metadata = json.loads(raw[8 : 8 + size])["__metadata__"]
@@ -219,11 +268,11 @@ def identity(solver: SolverLike, objective: Objective) -> Settings:
         if name not in ("checkpoint", "checkpoint_every", "held_out", "in_place", "device")
     }
     held = solver.held_out
-    settings["held_out"] = str(held) if held is None or isinstance(held, (int, float)) else _known(held)
+    settings["held_out"] = str(held) if held is None or isinstance(held, (int, float)) else _of_all(held)
     return settings | {
         "shapes of θ": [list(p.shape) for p in objective.parameters()],
         "models": [_structure(t.model) for t in objective.terms],
-        "data": [_known(t.source) for t in objective.terms],
+        "data": [_of_all(t.source) for t in objective.terms],
         "weights": [told(t.weights) for t in objective.terms],
         "priors": [told(prior.prior) for prior in objective.priors],
     }
@@ -246,6 +295,12 @@ def check(objective: Objective) -> None:
                 "from the model, and has no "
                 "state() and restore(tensors)."
             )
+
+
+def _of_all(source: SourceLike) -> Plain:
+    """A digest of the data; of data of which every process holds a part, that of each."""
+    known = _known(source)
+    return known if replicated(source) else everywhere(known)
 
 
 def _known(source: SourceLike) -> str | None:

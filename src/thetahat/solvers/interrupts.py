@@ -18,12 +18,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def deferred() -> Iterator[Callable[[], int]]:
-    """The first SIGINT or SIGTERM waits: the function that the block is given returns its number, or 0. A
-    second one acts at once.
+def deferred() -> Iterator[Callable[[bool], tuple[int, bool]]]:
+    """The first SIGINT or SIGTERM waits: the function that the block is given returns its number, or 0, and whether
+    something failed that it is told of. A second signal acts at once.
 
     Under torch.distributed every process calls that function after the same step, and all learn of a signal
-    that any of them received. Outside the main thread, where Python takes no signals, nothing is deferred. A
+    that any of them received, and of what failed on any. Outside the main thread, where Python takes no signals, nothing is deferred. A
     signal that the process ignores stays ignored.
     """
     asked = 0
@@ -36,11 +36,12 @@ def deferred() -> Iterator[Callable[[], int]]:
             signal.raise_signal(number)
         asked = number
 
-    def waiting() -> int:
+    def waiting(failed: bool) -> tuple[int, bool]:
         if world() == 1:
-            return asked
-        counts = summed(*(float(asked == each) for each in SIGNALS))
-        return max((int(each) for each, n in zip(SIGNALS, counts, strict=True) if n), default=0)
+            return asked, failed
+        *counts, failures = summed(*(float(asked == each) for each in SIGNALS), float(failed))
+        signalled = (int(each) for each, n in zip(SIGNALS, counts, strict=True) if n)
+        return max(signalled, default=0), failures > 0
 
     if threading.current_thread() is threading.main_thread():
         kept = {each: signal.getsignal(each) for each in SIGNALS}

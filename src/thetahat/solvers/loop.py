@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from ..errors import BadArgument
 from ..types import ObjectiveLike, SolverLike, StateLike
+from .background import Writer
 from .certificate import Certificate
 from .interrupts import deferred, leave
 
@@ -50,7 +51,11 @@ class Checkpoints(Protocol):
     def due(self, state: StateLike) -> bool:
         """Whether the file is to be written now."""
 
-    def write(self, objective: ObjectiveLike, state: StateLike) -> None: ...
+    def write(self, objective: ObjectiveLike, state: StateLike) -> None:
+        """Begin to write it."""
+
+    def writer(self, state: StateLike) -> Writer:
+        """What writes it, while the next steps are computed."""
 
 
 def iterate(
@@ -89,15 +94,20 @@ def _kept(
     callback: Callable[[StateLike], None] | None,
 ) -> StateLike:
     """The same of a solver with a checkpoint, which is written after `callback` has seen its step: a kill
-    between the two loses neither."""
-    with deferred() as interrupted:
+    between the two loses neither. What could not be written is raised at the next step, or at the end."""
+    writer = solver.writer(state)
+    with deferred() as interrupted, writer.watched():
         while not solver.done(objective, state):
             state = solver.advance(objective, state)
             if callback is not None:
                 callback(state)
-            number = interrupted()
+            number, failed = interrupted(writer.failed)
+            if failed:
+                writer.finish()
             if (number and not state.failure) or solver.due(state):
                 solver.write(objective, state)
             if number:
+                writer.finish()
                 leave(number, state.step, solver.checkpoint)
+        writer.finish()
     return state

@@ -12,6 +12,7 @@ from ..protocols import Training
 from ..types import SolverLike, StateLike
 
 DELAY = 2.0  # seconds
+WAITED = 0.01  # of the time; less of it is not worth a word
 
 
 @runtime_checkable
@@ -69,15 +70,16 @@ def progress(solver: SolverLike) -> Iterator[Callable[[StateLike], None] | None]
 
 def said(state: StateLike, seconds: float, before: float = 0.0) -> str:
     """The last line of the trace with its error, and terms a second (those `before` not counted) where the
-    state counts them; on an accelerator its arithmetic, the share of its peak (MFU), and the most memory held.
+    state counts them; on an accelerator its arithmetic, the share of its peak (MFU), and the most memory held; the
+    share of the time in which it waited for data, above 1 %.
 
     Examples
     --------
     >>> from types import SimpleNamespace
-    >>> state = SimpleNamespace(step=10, trace=((10, -1.5, 0.25),), evaluations=(1,), seen=3000.0)
+    >>> state = SimpleNamespace(step=10, trace=((10, -1.5, 0.25),), evaluations=(1,), seen=3000.0, waited=0.25)
     >>> state.used = lambda rate: {"flops_per_second": rate * 1e11, "mfu": 0.15, "peak_memory": 2.5e9}
     >>> said(state, 2.0)
-    '-1.5 ± 0.25 nats held out, 1,500 terms/s, 150 TFLOP/s (MFU 15 %), 2.50 GB'
+    '-1.5 ± 0.25 nats held out, 1,500 terms/s, 150 TFLOP/s (MFU 15 %), 2.50 GB, waiting for data 12 %'
     """
     training = state if isinstance(state, Training) else None
     seen, held_out = (training.seen - before, bool(training.evaluations)) if training else (0.0, False)
@@ -89,6 +91,9 @@ def said(state: StateLike, seconds: float, before: float = 0.0) -> str:
     if seen > 0 and seconds > 0:
         parts.append(f"{seen / seconds:,.0f} terms/s")
         parts += _used(training.used(seen / seconds) if training else {})
+    waited = (training.waited or 0.0) / seconds if training and seconds > 0 else 0.0
+    if waited > WAITED:
+        parts.append(f"waiting for data {100 * waited:.0f} %")
     return ", ".join(parts)
 
 

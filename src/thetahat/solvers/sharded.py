@@ -11,43 +11,75 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..data.processes import rank, together
-from ..errors import BadSave, NotWritten
+from ..data.processes import Group, everywhere, rank
+from ..errors import BadArgument, BadSave, NotWritten
 from ..files import write_text
 from ..types import Plain, Settings
 
 
-def write(path: Path, tensors: dict[str, Tensor], content: Settings) -> None:
-    """The tensors, sharded or whole, and what else there is, as the newest folder; the older ones go."""
+def writing(path: Path, content: Settings, group: Group = None) -> Callable[[dict[str, Tensor]], None]:
+    """A function of the tensors, sharded or whole, that writes them and what else there is as the newest folder; the
+    older ones go. What fails on one process is raised on all.
+
+    group : of the processes, whose other threads may speak to each other meanwhile
+    """
+    # here, and not on the thread: two threads that import at once may each wait for the other
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save
 
     folder = path / f"step-{content['step']:09}"
+
+    def write(tensors: dict[str, Tensor]) -> None:
+        _first(lambda: _emptied(folder), folder, group)
+        try:
+            save({name: t.detach() for name, t in tensors.items()}, checkpoint_id=folder, process_group=group)
+        except (OSError, CheckpointException) as error:
+            raise NotWritten.of(folder, OSError(str(error)), _left(path)) from error
+        _first(lambda: _named(folder, content), folder, group)
+
+    return write
+
+
+def _first(work: Callable[[], None], folder: Path, group: Group) -> None:
+    """What the first process does while the others wait."""
+    said = None
     if rank() == 0:
-        path.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-    together()
-    try:
-        save({name: t.detach() for name, t in tensors.items()}, checkpoint_id=folder)
-    except (OSError, CheckpointException) as error:
-        left = (
-            "The one before it is whole: the same call goes on from there."
-            if (path / "latest").exists()
-            else ""
-        )
-        raise NotWritten.of(folder, OSError(str(error)), left) from error
-    if rank() == 0:
-        write_text(folder / "content.json", json.dumps(content))
-        write_text(path / "latest", folder.name, alone=True)
-        for old in path.glob("step-*"):
-            if old != folder:
-                shutil.rmtree(old, ignore_errors=True)
-    together()
+        try:
+            work()
+        except OSError as error:  # NotWritten among them
+            said = error.strerror or str(error)
+        except BadArgument as error:  # no such folder, no permission
+            said = str(error)
+    said = everywhere(said, group)[0]
+    if said is not None:
+        raise NotWritten.of(folder, OSError(said), _left(folder.parent))
+
+
+def _emptied(folder: Path) -> None:
+    """The folder made, without what a kill left in it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def _named(folder: Path, content: Settings) -> None:
+    """The folder, whole, is the newest; the older ones go."""
+    write_text(folder / "content.json", json.dumps(content))
+    write_text(folder.parent / "latest", folder.name, alone=True)
+    for old in folder.parent.glob("step-*"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _left(path: Path) -> str:
+    whole = (path / "latest").exists()
+    return "The one before it is whole: the same call goes on from there." if whole else ""
 
 
 def content(path: Path) -> Settings | None:

@@ -37,6 +37,7 @@ from ..protocols import HasWeights, Splits, maximised_of
 from ..types import Settings, fields_of, shown_as
 from . import checkpoint as checkpoints
 from . import replicas
+from .background import Writer
 from .certificate import Certificate
 from .diagnostics import diagnosed
 from .failure import LOWER, Failure, comparable, failure_of
@@ -45,6 +46,7 @@ from .minibatches import Drawn, Feed, feeds, held_out_nats, whole
 from .optimisers import OPTIMISERS, averaged, optimisers
 from .statistics import Statistics, least_rows
 from .throughput import counted, used
+from .waiting import Waiting
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 FUNCTIONS = ("optimiser", "lr_schedule")  # settings that may be a function
@@ -91,12 +93,22 @@ class Work:
         None  # those of the last step, once a run has ended in others
     )
     identity: Settings = field(default_factory=dict)  # what a checkpoint is of
+    writer: Writer = field(default_factory=Writer)  # of checkpoints
+
+    def __post_init__(self) -> None:
+        self.waiting = Waiting(self.engine.device)
 
     def prefetch(self) -> None:
         """The batches of the next step on their way to an accelerator, while it computes this one; not those that
         are drawn from the model, which moves first."""
         if self.engine.device.type != "cpu" and not any(feed.drawn for feed in self.feeds):
-            self.next = self.engine.ahead(_next(self.feeds))
+            self.next = self.engine.ahead(self.waiting.ahead(self.feeds))
+
+    def batches(self) -> Drawn:
+        """The batches of this step."""
+        self.waiting.settle()
+        found, self.next = self.next or self.waiting.next(self.feeds), None
+        return found
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,11 @@ class State:
         if engine.device.type == "cpu":
             return {}
         return used(engine.device, self.work.flops or 0.0, terms_per_second)
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds in which this process waited for data (`waiting.py`); None: not known."""
+        return self.work.waiting.seconds
 
     @property
     def recent(self) -> tuple[float, ...]:
@@ -197,7 +214,8 @@ class Stochastic:
         itself. The statistics of batch norm are then those of θ̄ itself, computed anew from the batches of
         the last steps (`statistics.py`)
     checkpoint
-        a file to which the run is written as it goes; where it is there, the run goes on from it, bit for bit
+        a file to which the run is written as it goes, beside the steps; where it is there, the run goes on from it,
+        bit for bit
     checkpoint_every
         steps between two; None: with every look
     precision
@@ -407,7 +425,7 @@ class Stochastic:
             return self._evaluated(objective, state)
         checkpoints.check(objective)
         state.work.identity = checkpoints.identity(self, objective)
-        found = checkpoints.read(Path(self.checkpoint), self, objective, state.work)
+        found = checkpoints.read(Path(self.checkpoint), self, state.work)
         if found is None:
             return self._evaluated(objective, state)
         return self._resumed(objective, state, found)
@@ -457,12 +475,13 @@ class Stochastic:
         state = self.advance(objective, state)
         if self.due(state):
             self.write(objective, state)
+            self.writer(state).finish()
         return state
 
     def advance(self, objective: Objective, state: State) -> State:
         """The next state."""
         work, objective = state.work, state.ended
-        batches, work.next = work.next or _next(work.feeds), None
+        batches = work.batches()
         work.statistics.saw(batches)
         work.engine.training(True)
         more = state.step + 1 < self.steps
@@ -526,9 +545,13 @@ class Stochastic:
         )
 
     def write(self, objective: Objective, state: State) -> None:
-        """The checkpoint, as it is after a step."""
+        """Begin to write the checkpoint, as it is after a step."""
         assert self.checkpoint is not None
-        checkpoints.write(Path(self.checkpoint), self, objective, state)
+        checkpoints.write(Path(self.checkpoint), self, state)
+
+    def writer(self, state: State) -> Writer:
+        """What writes it, while the run goes on."""
+        return state.work.writer
 
     def _evaluated(self, objective: Objective, state: State) -> State:
         """With a look at the held-out data, if there are any, and a line in the trace; at the end, θ is
@@ -714,10 +737,6 @@ def _maximised(objective: Objective) -> str:
 
 
 # ---- a step ------------------------------------------------------------------------------------------------
-
-
-def _next(feeds: list[Feed]) -> Drawn:
-    return [(feed, next(feed.batches)) for feed in feeds]
 
 
 def _counted(state: State, batches: Drawn) -> State:
