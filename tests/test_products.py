@@ -153,8 +153,8 @@ def test_a_training_run_and_a_score_are_those_of_torchs_own_products(monkeypatch
     g = torch.Generator().manual_seed(0)
     data = {"x": torch.randn(256, 300, generator=g), "y": torch.randint(10, (256,), generator=g)}
     solver = th.Stochastic(steps=5, batch_size=128, optimiser="sgd", learning_rate=0.1, held_out=None)
-    fits, made, own = [], [], products._product
-    monkeypatch.setattr(products, "_product", lambda *given: made.append(1) or own(*given))
+    fits, made, own = [], [], products.product
+    monkeypatch.setattr(products, "product", lambda *given: made.append(1) or own(*given))
     for able in (True, False):
         monkeypatch.setattr(products, "_possible", lambda able=able: able)
         model = th.models.Conditional(th.families.Categorical(10), th.networks.mlp(300, 200, 10))

@@ -38,7 +38,7 @@ def fast_products() -> AbstractContextManager[Any]:
     >>> bool(torch.allclose(y, x @ W.T, atol=1e-3))
     True
     """
-    return _Products() if _here() else nullcontext()
+    return _Products() if fast_products_here() else nullcontext()
 
 
 def profits(module: nn.Module) -> bool:
@@ -54,7 +54,8 @@ def _possible() -> bool:
     return wide and both and _amd() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _here() -> bool:
+def fast_products_here() -> bool:
+    """Whether this machine has something to gain."""
     return _possible() and torch._C._get_mkldnn_enabled()
 
 
@@ -89,10 +90,15 @@ class _Products(TorchFunctionMode):
 
 def linear(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
     """x Wᵀ + b of x (…, D), W (O, D), as `fast_products` has it, for one product: the same within a checkpoint and outside."""
-    if not (_suits(x, W, b) and _here()):
+    if not (_suits(x, W, b) and fast_products_here()):
         return F.linear(x, W, b)
     out: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), W, b)  # type: ignore[no-untyped-call]
     return out if x.ndim == 2 else out.view(*x.shape[:-1], len(W))
+
+
+def large(R: int, D: int, O: int) -> bool:
+    """Whether (R, D) times (D, O) is so large that it is worth a call."""
+    return R * D * O >= LEAST and R >= ROWS
 
 
 def _suits(x: Tensor, W: Tensor, b: Tensor | None = None) -> bool:
@@ -104,8 +110,7 @@ def _suits(x: Tensor, W: Tensor, b: Tensor | None = None) -> bool:
         W.ndim == 2
         and x.ndim > 1
         and x.shape[-1] == D > 0
-        and x.numel() * len(W) >= LEAST
-        and x.numel() >= ROWS * D
+        and large(x.numel() // D, D, len(W))
         and all(_plain(t) for t in (x, W, b) if t is not None)
         and not torch.is_autocast_enabled("cpu")
         and torch._C._functorch.peek_interpreter_stack() is None  # vmap, jvp, …: a rule of torch's own
@@ -125,16 +130,16 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
         moved, turned = ctx.needs_input_grad[:2]
         ctx.save_for_backward(x if turned else None, W if moved else None)
-        return _product(x, W, b)
+        return product(x, W, b)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (slope,), (x, W), needed = slopes, ctx.saved_tensors, ctx.needs_input_grad
         # where the slope is to be differentiated once more, by torch's own products, whose slopes are known
-        product = _matmul if torch.is_grad_enabled() else _product
+        times = _matmul if torch.is_grad_enabled() else product
         return (
-            product(slope, W.t()) if needed[0] else None,
-            product(slope.t(), x.t()) if needed[1] else None,
+            times(slope, W.t()) if needed[0] else None,
+            times(slope.t(), x.t()) if needed[1] else None,
             slope.sum(0) if needed[2] else None,
         )
 
@@ -143,7 +148,7 @@ def _matmul(x: Tensor, W: Tensor) -> Tensor:
     return x @ W.t()
 
 
-def _product(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
+def product(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
     """x Wᵀ + b by oneDNN."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(_dense(x), _dense(W), b, "none", [], "")
     return out
