@@ -95,7 +95,8 @@ def compared(
             ratios.append(them / us)
             speeds.append((steps / us, steps / them))
     same = max(
-        float((a - b).detach().abs().max()) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+        float((a - b).detach().abs().max())
+        for a, b in zip(first.parameters(), second.parameters(), strict=True)
     )
     ratio, bar = statistics.median(ratios), 1.3 if compiled else 0.97
     our, bares = (statistics.median(s[i] for s in speeds) for i in (0, 1))

@@ -42,6 +42,7 @@ from .compiled import WholeStep, sum_and_slopes
 from .minibatches import Drawn, Feed, pieces
 
 DISTRIBUTED = ("ddp", "fsdp")
+POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
 class Models(nn.Module):
@@ -97,6 +98,20 @@ def _refuse_inner(models: Sequence[nn.Module]) -> None:
                 )
 
 
+def _slower(models: Sequence[nn.Module]) -> None:
+    """Say of which models torch.compile makes a step slower on a CPU: the backward pass of a maximum over windows it
+    writes as a sum into scattered places, one number after another, and what follows is not vectorised either."""
+    for model in models:
+        named = {type(m).__name__ for m in model.modules() if isinstance(m, POOLS)}
+        if named:
+            warnings.warn(
+                f"compile=True: the network of {type(model).__name__} has {', '.join(sorted(named))}, whose backward pass "
+                "torch.compile makes slow on a CPU: a step of th.generative.ConvNet takes 1.5 times as long. Leave "
+                "compile=True out there.",
+                stacklevel=2,
+            )
+
+
 class StepGradient:
     """What a run differentiates with.
 
@@ -137,6 +152,8 @@ class StepGradient:
         self.device, self.dtype = first.device, first.dtype
         self.widest = widest(self.device)
         self.scale = 1.0  # of the gradient, in float16
+        if compiled and self.device.type == "cpu":
+            _slower(self.models)
         large = self.device.type == "cpu" and not compiled and profits(self.module)
         self.products: Callable[[], AbstractContextManager[Any]] = fast_products if large else nullcontext
         self.whole = WholeStep(self.parameters, self.widest) if compiled and self.many == 1 else None
