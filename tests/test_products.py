@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from shutil import which
 
 import pytest
 import torch
@@ -141,6 +142,16 @@ def test_it_is_turned_off_with_the_rest_of_onednn(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch._C, "_get_mkldnn_enabled", lambda: False)
     with fast_products():
         assert not taken(F.linear(x, W, b))
+
+
+@pytest.mark.skipif(which("g++") is None, reason="torch.compile needs a C++ compiler here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own code
+def test_a_network_that_was_compiled_by_its_owner_stays_one_graph() -> None:
+    x, W, b = leaves(R, D)
+    own = torch.compile(lambda x: F.linear(x, W, b).tanh(), fullgraph=True)
+    with fast_products():
+        found = own(x)
+    assert torch.allclose(found, F.linear(x, W, b).tanh(), atol=1e-4)
 
 
 def test_small_networks_do_not_pay_for_the_question() -> None:

@@ -78,14 +78,12 @@ class _Products(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if func is not F.linear or kwargs or torch.compiler.is_compiling():
+            return func(*args, **(kwargs or {}))
         # what torch.utils.checkpoint computes anew on the way back, where no mode is active, must be what it was
-        if (
-            func is F.linear
-            and not kwargs
-            and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
-        ):
-            return linear(*args)
-        return func(*args, **(kwargs or {}))
+        if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+            return func(*args)
+        return linear(*args)
 
 
 def linear(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
