@@ -86,3 +86,18 @@ def test_pixels_come_and_go_in_the_order_of_the_image():
 def test_what_a_denoiser_cannot_be_is_said(build, said):
     with pytest.raises(BadArgument, match=said):
         build()
+
+
+def test_kernels_lie_channel_beside_channel_and_weights_of_either_order_load():
+    """The function is that of the usual order: the image and each kernel copied into it, in float64."""
+    net = UNet((3, 8, 8), 2, channels=(8, 16)).double()
+    g = torch.Generator().manual_seed(0)
+    usual = {n: torch.randn(p.shape, generator=g, dtype=p.dtype) / 10 for n, p in net.state_dict().items()}
+    assert net.down[0][0].one.weight.is_contiguous(memory_format=torch.channels_last)
+    net.load_state_dict(usual)
+    z, level = torch.randn(5, 192, generator=g, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
+    found = net(z, level)
+    assert net.down[0][0].one.weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(p, usual[name]) for name, p in net.named_parameters())
+    net.to(memory_format=torch.contiguous_format)
+    assert torch.allclose(found, net(z, level), rtol=0, atol=1e-13)

@@ -161,3 +161,11 @@ def test_adamw_is_torchs_bit_for_bit():
     (ours, steps), (theirs, same) = moved
     assert steps == same == [6.0, 6.0, 4.0]
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_network_that_is_slower_compiled_is_named():
+    data = {"x": torch.zeros(8, 64, dtype=torch.uint8), "y": torch.zeros(8, dtype=torch.int64)}
+    model = th.models.Conditional(th.families.Categorical(2), th.generative.ConvNet((8, 8), 2, channels=(4,)))
+    objective = th.Objective([th.LogLikelihood(model, th.data.Tensors(data))])
+    with pytest.warns(UserWarning, match="Conditional has MaxPool2d"):
+        th.Stochastic(steps=1, held_out=None, compile=True).start(objective)

@@ -26,6 +26,7 @@ from ..models.base import family_of
 from ..models.taylor import weighted
 from ..notebook import Printed
 from ..printable import encoded
+from ..products import fast_products
 from ..protocols import (
     CountsBytes,
     HasNote,
@@ -296,7 +297,7 @@ def score(model: ModelLike, source: Source, *, generator: torch.Generator | None
     lengths: list[Tensor] = []
     padded = is_padded(source)  # then what counts 0 is no observation, and its place depends on the layout
     variance, determinant, dimensions, row = 0.0, 0.0, 1, 0
-    with _evaluating(model):
+    with _evaluating(model), fast_products():
         for batch in source.batches(model):
             value, noise = _log_prob(model, batch, generator)
             if isinstance(model, Steers):  # the value of all rows together, shared out among them: one unit

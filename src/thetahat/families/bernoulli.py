@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -83,11 +82,14 @@ class Bernoulli(Family):
         )
         if not plain or y.is_floating_point() or torch.compiler.is_compiling() or y.numel() == 0:
             return super().log_prob_outputs(y, outputs, **extras)
-        low, high = torch.aminmax(y)
+        own = y[:1] if y.ndim > 1 and y.stride(0) == 0 else y  # one y beside many η is looked at once
+        low, high = torch.aminmax(own)
         if low < 0 or high > 1:
             return super().log_prob_outputs(y, outputs, **extras)
-        eta = outputs[..., 0]  # every y is 0 or 1
-        return -F.binary_cross_entropy_with_logits(eta, y.to(eta.dtype), reduction="none")
+        turned = outputs[..., 0] * (
+            1 - 2 * own.to(outputs.dtype)
+        )  # every y is 0 or 1: log p = −log(1 + e^±η)
+        return softplus(turned, threshold=40.0).neg_()
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2

@@ -120,6 +120,7 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(_conv(b, 4 * a, 1, g) for a, b in zip(outer, channels[1:], strict=True))
         self.up = nn.ModuleList(stack(c, blocks) for c in outer)
         self.out = _conv(channels[0], self.colours * outputs, 1, g, zero=True)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth faster on processors
 
     def forward(self, z: Tensor, log_snr: Tensor, label: Tensor | None = None) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.dimensions:
@@ -128,7 +129,9 @@ class UNet(nn.Module):
                 "pixels."
             )
         n, e = len(z), self.level(log_snr, label)
-        h = self.into(F.pad(z.view(n, self.colours, self.rows, self.columns), self.pad)) + self.place
+        image = F.pad(z.view(n, self.colours, self.rows, self.columns), self.pad)
+        # + place gives the order of the first term: it is to be that of the kernels
+        h = self.into(image.contiguous(memory_format=torch.channels_last)) + self.place
         kept = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             h = _through(blocks, h, e)
@@ -141,11 +144,7 @@ class UNet(nn.Module):
         if self.outputs == 1:
             found: Tensor = out.reshape(n, -1)
             return found
-        found = (
-            out.view(n, self.colours, self.outputs, self.rows, self.columns)
-            .movedim(2, -1)
-            .reshape(n, -1, self.outputs)
-        )
+        found = out.unflatten(1, (self.colours, self.outputs)).movedim(2, -1).reshape(n, -1, self.outputs)
         return found
 
 

@@ -25,7 +25,7 @@ from .bound import FEWEST, Bound, log_mean_exp, log_mean_exp_error
 from .labels import Label, Labelled, asked, check_classes, check_network, labels, observations_of
 
 ESTIMATORS = ("iwae", "doubly reparameterised")
-HELD = 2**20  # components of y times draws that a score holds at once
+HELD = 2**18  # components of y times draws that a score holds at once: as many as a core's own cache
 
 
 class VAE(Bound):
@@ -282,12 +282,13 @@ class VAE(Bound):
         """log p(y | z), (K, n), of z (K, n, latent)."""
         K, n, d = len(z), *y.shape
         eta = self.predictors(z.reshape(K * n, self.latent), d, None if c is None else c.repeat(K))
-        y = y.expand(K, n, d).reshape(K * n, d) if K > 1 else y
+        y = y.expand(K, n, d) if K > 1 else y[None]  # a view: y beside each of its draws, not a copy
         if isinstance(eta, Tensor):
-            terms = self.family.log_prob_outputs(y, eta)
+            terms = self.family.log_prob_outputs(y, eta.view(K, n, d, -1))
         else:
+            eta = tuple(e.view(K, n, d) for e in eta)
             terms = self.family.log_prob_eta(floating(y, eta[0]), *eta)
-        return terms.sum(-1).view(K, n)
+        return terms.sum(-1)
 
     def _noise(self, k: int, m: Tensor, generator: torch.Generator | None) -> Tensor:
         device = m.device if generator is None else generator.device

@@ -12,11 +12,11 @@ Wijmans et al. (2024), Cut your losses in large-vocabulary language models.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.batch import Batch
 from ..families.log_sum_exp import log_sum_exp
+from ..products import linear
 
 
 def token_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, chunk: int = 8192) -> Tensor:
@@ -80,7 +80,7 @@ def in_float(logits: Tensor) -> Tensor:
 
 def _block(h: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> tuple[Tensor, Tensor]:
     """(log Σ_v exp(logit_v), logit_y or 0 where y lies in another block) of a block of the vocabulary."""
-    logits = in_float(F.linear(h, weight, bias))
+    logits = in_float(linear(h, weight, bias))
     inside = (y >= 0) & (y < len(weight))
     own = logits.gather(-1, y.clamp(0, len(weight) - 1)[..., None])[..., 0]
     return log_sum_exp(logits), torch.where(inside, own, torch.zeros_like(own))

@@ -23,6 +23,7 @@ from ..likelihood import LogLikelihood
 from ..models.base import log_prob_of, objective_of
 from ..models.taylor import weighted
 from ..protocols import is_drawn
+from .compiled_products import settings as of_products
 
 Part = tuple[
     LogLikelihood, Batch, Tensor | None, float
@@ -48,7 +49,7 @@ class WholeStep:
         self.parameters, self.widest = parameters, widest
         # torch.autograd.grad within a graph: not in every torch that this library runs with
         self.possible = bool(parameters) and hasattr(torch._dynamo.config, "trace_autograd_ops")
-        self._call: Callable[..., Any] = compiled(_step, fullgraph=True, options=ON_CPU)
+        self._call: Callable[..., Any] = compiled(_step, fullgraph=True, options=ON_CPU | of_products())
         self._traced = False
 
     def __call__(self, each: Sequence[Part], other: Sequence[bool], by: float) -> Tensor | None:

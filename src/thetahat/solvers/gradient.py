@@ -35,12 +35,14 @@ from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..models.base import family_of, log_prob_of, objective_of
 from ..models.taylor import taylor
+from ..products import fast_products, profits
 from ..protocols import Checks, maximised_of, taylor_of
 from ..types import ModelLike, Plain
 from .compiled import WholeStep, sum_and_slopes
 from .minibatches import Drawn, Feed, pieces
 
 DISTRIBUTED = ("ddp", "fsdp")
+POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
 class Models(nn.Module):
@@ -96,6 +98,20 @@ def _refuse_inner(models: Sequence[nn.Module]) -> None:
                 )
 
 
+def _slower(models: Sequence[nn.Module]) -> None:
+    """Say of which models torch.compile makes a step slower on a CPU: the backward pass of a maximum over windows it
+    writes as a sum into scattered places, one number after another, and what follows is not vectorised either."""
+    for model in models:
+        named = {type(m).__name__ for m in model.modules() if isinstance(m, POOLS)}
+        if named:
+            warnings.warn(
+                f"compile=True: the network of {type(model).__name__} has {', '.join(sorted(named))}, whose backward pass "
+                "torch.compile makes slow on a CPU: a step of th.generative.ConvNet takes 1.5 times as long. Leave "
+                "compile=True out there.",
+                stacklevel=2,
+            )
+
+
 class StepGradient:
     """What a run differentiates with.
 
@@ -136,6 +152,10 @@ class StepGradient:
         self.device, self.dtype = first.device, first.dtype
         self.widest = widest(self.device)
         self.scale = 1.0  # of the gradient, in float16
+        if compiled and self.device.type == "cpu":
+            _slower(self.models)
+        large = self.device.type == "cpu" and not compiled and profits(self.module)
+        self.products: Callable[[], AbstractContextManager[Any]] = fast_products if large else nullcontext
         self.whole = WholeStep(self.parameters, self.widest) if compiled and self.many == 1 else None
         if self.sharded:
             self.module, self.models, self.parameters = _sharded(self.module, objective)
@@ -229,6 +249,10 @@ class StepGradient:
         return 0.0
 
     def _round(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> Plain:
+        with self.products():  # backward too: what a network computes anew there is to be what it was
+            return self._sum(each)
+
+    def _sum(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> Plain:
         asked = [(self.place[id(term.model)], batch) for term, batch, _, _ in each]
         if self.whole is not None and self.whole.possible and isinstance(self.module, Models):
             with self.arithmetic():
@@ -276,7 +300,7 @@ class StepGradient:
             if isinstance(self.module, nn.parallel.DistributedDataParallel)
             else self.module
         )
-        with torch.no_grad(), self.arithmetic():
+        with torch.no_grad(), self.arithmetic(), self.products():
             out: Tensor = module([(self.place[id(model)], batch)])[0]
             return out
 
