@@ -29,7 +29,7 @@ from ..types import Levels as LevelNames
 from .bases import Array, Basis, Cubic, Levels, build_basis
 from .columns import is_categorical, numeric_column
 from .expressions import column, written
-from .mixed_form import curve_of_each, mixed_form
+from .mixed_form import curve_of_each, mixed_form, without_constant
 
 KINDS = ("cr", "cc", "ps", "tp", "re", "fs")
 ARGUMENTS = ("k", "bs", "by", "m", "knots", "base")
@@ -43,6 +43,7 @@ class SmoothCall:
     """What a call says, before a row is read.
 
     factor : of bs="fs" the grouping factor, whose curves are of the basis `bs`; it is not among the variables
+    shared : of bs="fs" whether an earlier term gives the groups their constant, which this one then leaves out
     """
 
     text: str
@@ -54,6 +55,7 @@ class SmoothCall:
     m: tuple[int, ...] = ()
     knots: tuple[float, ...] | None = None
     factor: str | None = None
+    shared: bool = False
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -330,6 +332,8 @@ def build_smooths(call: SmoothCall, frame: pd.DataFrame, counts: Array | None = 
     by = None if call.by is None else frame[call.by]
     if call.factor is not None:
         turn, parts = curve_of_each(X, penalties[0], x[0], counts)
+        if call.shared:
+            turn, parts = without_constant(turn, parts)
         label = f"s({call.variables[0]},{call.factor})"
         return (Smooth(label, call, margins, maps, turn, parts, limits=limits),)
     if by is not None and not is_categorical(by, str(call.by)):
@@ -464,8 +468,9 @@ class Curve:
     @property
     def parts(self) -> list[str]:
         """Of a curve of each group: what each penalty is of."""
-        M = len(self.penalties) - 1
-        return ["bend", *(DEGREES[m] if m < len(DEGREES) else f"degree {m}" for m in range(M))]
+        first = int(self.smooth.call.shared)
+        degrees = range(first, first + len(self.penalties) - 1)
+        return ["bend", *(DEGREES[m] if m < len(DEGREES) else f"degree {m}" for m in degrees)]
 
     @property
     def names(self) -> list[str]:
