@@ -26,7 +26,7 @@ import pandas as pd
 
 from ..errors import BadFormula, UnknownLevel
 from ..types import Levels as LevelNames
-from .bases import Array, Basis, Cubic, Levels, build_basis
+from .bases import Array, Basis, Cubic, Levels, Made, build_basis
 from .columns import is_categorical, numeric_column
 from .expressions import column, written
 from .mixed_form import curve_of_each, mixed_form, without_constant
@@ -216,6 +216,8 @@ class Smooth:
         a column that multiplies; with a level, whether a row has it
     limits
         of each variable among the rows fitted
+    made
+        of s(…), the basis at the rows that it was built on, for the first time that it is asked for
     """
 
     label: str
@@ -228,6 +230,7 @@ class Smooth:
     level: object = None
     limits: tuple[tuple[float, float], ...] = ()
     levels: tuple[LevelNames, ...] = field(default=(), repr=False)
+    made: Made | None = field(default=None, repr=False)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Smooth:
         return self
@@ -276,9 +279,10 @@ class Smooth:
             return self.margins[0].at(_codes(frame, self.call.variables, self.levels, self.label))
         x = [numeric_column(frame, name) for name in self.call.variables]
         if self.call.kind == "s":
-            out = self.margins[0].at(x[0] if len(x) == 1 else np.column_stack(x), derivative)
+            own = x[0] if len(x) == 1 else np.column_stack(x)
+            out = None if self.made is None or derivative else self.made.taken(own)
+            out = self.margins[0].at(own, derivative) if out is None else out
         else:
-            out = None
             for own, basis, moved in zip(x, self.margins, self.maps, strict=True):
                 part = basis.at(own) if moved is None else basis.at(own) @ moved
                 out = part if out is None else (out[:, :, None] * part[:, None, :]).reshape(len(part), -1)
@@ -320,14 +324,15 @@ def build_smooths(call: SmoothCall, frame: pd.DataFrame, counts: Array | None = 
     limits = tuple((float(v.min()), float(v.max())) for v in x)
     knots = None if call.knots is None else np.asarray(call.knots)
     if call.kind == "s":
-        basis = build_basis(
-            call.bs[0], x[0] if len(x) == 1 else np.column_stack(x), call.k[0], call.text, call.m, knots
-        )
+        at = x[0] if len(x) == 1 else np.column_stack(x)
+        basis = build_basis(call.bs[0], at, call.k[0], call.text, call.m, knots)
         margins: tuple[Basis, ...] = (basis,)
         maps: tuple[Array | None, ...] = (None,)
-        X, penalties = basis.at(x[0] if len(x) == 1 else np.column_stack(x)), basis.penalties
+        X, penalties = basis.at(at), basis.penalties
+        made: Made | None = Made(at, X)
     else:
         margins, maps, X, penalties = _tensor(call, x)
+        made = None
     label = f"{call.kind}({','.join(call.variables)})"
     by = None if call.by is None else frame[call.by]
     if call.factor is not None:
@@ -335,13 +340,17 @@ def build_smooths(call: SmoothCall, frame: pd.DataFrame, counts: Array | None = 
         if call.shared:
             turn, parts = without_constant(turn, parts)
         label = f"s({call.variables[0]},{call.factor})"
-        return (Smooth(label, call, margins, maps, turn, parts, limits=limits),)
+        return (Smooth(label, call, margins, maps, turn, parts, limits=limits, made=made),)
     if by is not None and not is_categorical(by, str(call.by)):
         # a number that varies tells the curve's level apart from the intercept: no constraint
-        return (Smooth(f"{label}:{call.by}", call, margins, maps, None, penalties, call.by, None, limits),)
+        return (
+            Smooth(
+                f"{label}:{call.by}", call, margins, maps, None, penalties, call.by, None, limits, (), made
+            ),
+        )
     Z, own = (None, penalties) if call.kind == "ti" else _centred(X, penalties)
     if by is None:
-        return (Smooth(label, call, margins, maps, Z, own, None, None, limits),)
+        return (Smooth(label, call, margins, maps, Z, own, None, None, limits, (), made),)
     found = by.cat.categories if isinstance(by.dtype, pd.CategoricalDtype) else sorted(by.dropna().unique())
     present = [v for v in found if bool((by == v).any())]
     if len(present) < 2:
