@@ -278,9 +278,11 @@ class Smooth:
         if self.levels:
             return self.margins[0].at(_codes(frame, self.call.variables, self.levels, self.label))
         x = [numeric_column(frame, name) for name in self.call.variables]
+        out: Array | None = None
         if self.call.kind == "s":
             own = x[0] if len(x) == 1 else np.column_stack(x)
-            out = None if self.made is None or derivative else self.made.taken(own)
+            if self.made is not None and not derivative:
+                out = self.made.taken(own)
             out = self.margins[0].at(own, derivative) if out is None else out
         else:
             for own, basis, moved in zip(x, self.margins, self.maps, strict=True):
