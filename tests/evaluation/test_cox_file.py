@@ -240,3 +240,16 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         residual_blocks(fit, "pearson")
     with pytest.raises(BadArgument, match="no random effects"):
         curves(fit, pd.DataFrame({"a": [0.0], "g": [0]}), [1.0], groups="average")
+
+
+def test_a_loaded_fit_needs_its_rows_for_what_reads_them(tmp_path: Path) -> None:
+    file = written(drawn(100, 2, ties=0.25).assign(c=np.arange(100) % 7), tmp_path, rising=True)
+    fit = th.fit("Surv(stop, event) ~ a + b", file, **COX, covariance="cluster", by="c")
+    fit.save(tmp_path / "fit.thetahat")
+    again = th.load(tmp_path / "fit.thetahat")
+    assert again.standard_errors().tolist() == fit.standard_errors().tolist()
+    with pytest.raises(BadArgument, match=r"th\.load\(.*data="):
+        again.residuals("martingale")
+    whole = th.load(tmp_path / "fit.thetahat", data=pd.read_parquet(tmp_path / "rows.parquet"))  # in memory
+    same(fit.residuals("martingale"), whole.residuals("martingale"))
+    same(fit.covariance("HC0"), whole.covariance("HC0"))

@@ -25,7 +25,6 @@ from ..models.cox import STRATA, CoxRegression, columns
 from ..models.cox_mixed import CoxMixed
 from ..models.cox_streamed import CoxStreamed, Joined
 from ..models.partial import Partial, Rows
-from ..protocols import is_streamed
 from .known_groups import Joint, Known, known
 
 if TYPE_CHECKING:
@@ -213,7 +212,7 @@ def cox_fit(fit: Fit, what: str, *, effects: bool = False, groups: str | None = 
             f"{what} is of a fit with family='cox'; this one is of {family_of(model) or type(model).__name__}."
         )
     term = fit.objective.terms[0]
-    if is_streamed(term.source):
+    if isinstance(term.source, OrderedTable):
         raise DataError(
             f"{what} needs all rows at once, and this fit streamed them from a file. Fit it in memory: "
             "th.data.Frame(file, memory=…) with more bytes than its columns take."
