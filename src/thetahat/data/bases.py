@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
 from ..errors import BadFormula
@@ -27,6 +26,7 @@ Array = np.ndarray
 MOST = 2000  # different points from which a thin plate spline is made
 
 
+COMPARED = 25  # knots up to which x is compared with each
 HELD = 2**26  # bytes of a basis that is held from where it is built to where it is encoded
 
 
@@ -57,8 +57,19 @@ class Made:
 
 
 def knots_of(different: Array, k: int) -> Array:
-    """k knots at even quantiles of the different values, in any order."""
+    """k knots at even quantiles of the different values: of sorted ones in a fraction of the time."""
     return np.asarray(np.quantile(different, np.linspace(0, 1, k)))
+
+
+def _interval(knots: Array, x: Array) -> Array:
+    """Between which knots each x lies, 0 … of the first two, x not outside. A few comparisons cost less than a search."""
+    if len(knots) > COMPARED:
+        found: Array = np.searchsorted(knots[1:-1], x, side="right")
+        return found
+    out = np.zeros(len(x), dtype=np.int64)
+    for knot in knots[1:-1]:
+        out += x >= knot
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +128,7 @@ class Cubic:
         if self.cyclic:
             x = t[0] + np.mod(x - t[0], t[-1] - t[0])
         inside = np.clip(x, t[0], t[-1])
-        j = np.clip(np.searchsorted(t, inside, side="right") - 1, 0, len(t) - 2)
+        j = _interval(t, inside)
         low, high = t[j], t[j + 1]
         h, a, b = high - low, high - inside, inside - low
         # of values β and curvatures Fβ at the knots on either side
@@ -284,7 +295,7 @@ def build_basis(
         too few different values for k, or k too small for the basis
     """
     one = x.ndim == 1 or x.shape[1] == 1
-    values = pd.unique(x.reshape(-1)) if one else np.unique(x, axis=0)
+    values = np.unique(x.reshape(-1)) if one else np.unique(x, axis=0)
     different = len(values)
     least = {
         "cr": 3,
