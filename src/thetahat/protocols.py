@@ -459,6 +459,44 @@ class ScoresTogether(Protocol):
     def weighted_scores(self, batch: Batch, weight: Tensor | None) -> Tensor: ...
 
 
+@runtime_checkable
+class ScoresInOrder(Protocol):
+    """A model whose rows' scores depend on the batches before and after theirs (score residuals of a file that is streamed):
+    `score_pass` reads all batches once, and gives the function that has the scores of each in turn.
+    `inference.cluster_scores` asks.
+
+    Examples
+    --------
+    >>> class Walk(torch.nn.Module):
+    ...     def score_pass(self, source, weight):
+    ...         total = sum(weight(batch).sum() for batch in source.batches(self))
+    ...         return lambda batch, weight: batch["x"] / total
+    >>> isinstance(Walk(), ScoresInOrder)
+    True
+    """
+
+    def score_pass(
+        self, source: Source, weight: Callable[[Batch], Tensor | None]
+    ) -> Callable[[Batch, Tensor | None], Tensor]: ...
+
+
+@runtime_checkable
+class OfColumns(Protocol):
+    """A weighting that reads columns alone, and not log p: `of` gives a batch's weights without it.
+    `likelihood.LogLikelihood.weight` asks.
+
+    Examples
+    --------
+    >>> class Inverse:
+    ...     def of(self, batch):
+    ...         return 1 / batch["probability"]
+    >>> isinstance(Inverse(), OfColumns)
+    True
+    """
+
+    def of(self, batch: Batch) -> Tensor: ...
+
+
 # ---- models: θ under its names -----------------------------------------------------------------------------
 
 

@@ -7,9 +7,12 @@ The figures are of R 4.2.2 with survival 3.5-3, e.g. coxph(Surv(time, status) ~ 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from thetahat.data import Frame
 
 SMALL = pd.DataFrame(
     {
@@ -120,3 +123,12 @@ def drawn(n: int, seed: int, *, entry: bool = False, strata: int = 1, ties: floa
             "g": rng.integers(strata, size=n),
         }
     )
+
+
+def written(
+    data: pd.DataFrame, path: Path, *, rising: bool, by: tuple[str, ...] = (), rows: int = 7
+) -> Frame:
+    """The rows in order of `stop` within `by`, as a file that is too large for memory."""
+    ordered = data.sort_values([*by, "stop"], ascending=[*(True for _ in by), rising], kind="stable")
+    ordered.to_parquet(path / "rows.parquet", row_group_size=rows, index=False)
+    return Frame(path / "rows.parquet", memory=1)

@@ -218,6 +218,93 @@ def test_degrees_of_freedom_are_those_of_the_dense_matrix():
         )
 
 
+def two_curves():
+    """v <- 2 * fr(i * 0.7320508076); w <- z + cos(3 * v + gg) + v * fr(gg * 0.7), of `simulated`."""
+    data, i = simulated(), np.arange(1, 151)
+    v = 2 * (i * 0.7320508076 % 1)
+    return data.assign(v=v, w=data["z"] + np.cos(3 * v + data["g"]) + v * (data["g"] * 0.7 % 1))
+
+
+TWO = [  # as PRINTED: bend, constant and line of x, bend and line of v, intercept, sum(edf) - 1
+    (
+        6,
+        "tp",
+        False,
+        101.6678722609,
+        (0.389581818, 0.459374492, 0.239707232, 0.575774066, 0.50785736),
+        2.54463812,
+        50.827833,
+    ),
+    (
+        6,
+        "tp",
+        True,
+        102.3712070086,
+        (0.389605665, 0.50380292, 0.239655358, 0.575639507, 0.507842207),
+        2.5446388,
+        50.839664,
+    ),
+    (
+        5,
+        "cr",
+        True,
+        99.8354863567,
+        (0.434511252, 0.502054109, 0.236876422, 0.631417934, 0.507342533),
+        2.54510452,
+        45.6350256,
+    ),
+]
+
+
+@pytest.mark.parametrize(("k", "base", "reml", "score", "sds", "intercept", "edf"), TWO)
+def test_two_curves_of_each_group_are_those_of_mgcv(k, base, reml, score, sds, intercept, edf):
+    """gam(w ~ B + N1 + N2 + C + K, …) with B, N1, N2 of x as above, C and K the bending columns and the line of v made
+    likewise, and paraPen an identity for each: the groups have one constant.
+    """
+    fit = th.fit(
+        f"w ~ s(x, g, bs='fs', k={k}, base='{base}') + s(v, g, bs='fs', k={k}, base='{base}')",
+        two_curves(),
+        reml=reml,
+    )
+    assert fit.objective.value() == pytest.approx(-score, abs=2e-8)
+    found = fit.variance_components(intervals=None)
+    assert found["sd"].to_numpy()[:5] == pytest.approx(sds, rel=2e-4)
+    assert list(found["term"][:5]) == [
+        "s(x): bend",
+        "s(x): constant",
+        "s(x): linear",
+        "s(v): bend",
+        "s(v): linear",
+    ]
+    assert float(fit.theta[0]) == pytest.approx(intercept, rel=1e-5)
+    assert fit.smooths()["edf"].sum() == pytest.approx(edf, rel=2e-5)
+
+
+def test_two_curves_of_each_group_are_two_blocks_of_one_factor(tmp_path):
+    """They add up to the fitted values, in the other order too; a saved fit is the fit."""
+    data = two_curves()
+    x, v = "s(x, g, bs='fs', k=5)", "s(v, g, bs='fs', k=6, base='ps')"
+    fit, turned = (th.fit(f"w ~ {text}", data) for text in (f"{x} + {v}", f"{v} + {x}"))
+    assert fit.log_likelihood == pytest.approx(turned.log_likelihood, abs=1e-8)
+    assert np.allclose(fit.predict(data), turned.predict(data), atol=1e-5)
+    own = fit.curve("s(x,g)", data)["value"] + fit.curve("s(v,g)", data)["value"]
+    assert np.allclose(fit.predict(data), fit.predict(data, groups="average") + own, atol=1e-12)
+    curves = fit.curve("s(v,g)", data)["value"].to_numpy()
+    columns = fit.model.encoder.smooths[1].columns(data)[1]
+    assert columns.shape[1] == 5
+    assert np.allclose(
+        columns.mean(0), 0.0
+    )  # no constant: the bending columns are orthogonal to it over the rows
+    assert abs(curves).max() > 0.1
+    fit.save(tmp_path / "two.thetahat")
+    again = th.load(tmp_path / "two.thetahat")
+    assert np.array_equal(again.predict(data), fit.predict(data))
+    pd.testing.assert_frame_equal(
+        again.variance_components(intervals=None), fit.variance_components(intervals=None)
+    )
+    assert th.fit(f"y ~ {x} + {v}", data, family="poisson").certificate.ok
+
+
 def test_a_group_has_its_curve_and_a_new_one_the_average():
     data = simulated()
     fit = th.fit("z ~ x + s(x, g, bs='fs', k=6)", data)
@@ -314,7 +401,8 @@ def test_a_saved_fit_answers_the_same(tmp_path):
         ("s(t, x, bs='fs')", "factor last: s\\(x, t, bs='fs'\\)"),
         ("s(x, g, bs='fs') + (1 | g)", "an intercept"),
         ("(0 + x | g) + s(x, g, bs='fs')", "a slope of x"),
-        ("s(x, g, bs='fs') + s(z, g, bs='fs')", "an intercept"),
+        ("s(x, g, bs='fs') + s(x, g, bs='fs', k=5)", "a slope of x"),
+        ("s(x, g, bs='fs') + s(z, g, bs='fs') + (0 + z | g)", "a slope of z"),
         ("s(x, by=one)", "Leave by= out"),
         ("te(x, z, by=one)", "Leave by= out"),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.linalg import null_space
 from scipy.stats import chi2
 
@@ -15,6 +16,7 @@ import thetahat as th
 from thetahat.data.bases import Cubic, build_basis, knots_of, pspline, thin_plate
 from thetahat.data.smooths import build_curves, build_smooths, mixed_form, read_call
 from thetahat.evaluation.smooth_terms import _beyond_fixed
+from thetahat.models import scales
 
 R = Path(__file__).parents[3] / "shared" / "data" / "r"
 X = np.sort(np.random.default_rng(0).random(80)) * 3
@@ -341,3 +343,38 @@ def test_a_family_without_curvature_takes_no_smooth_term() -> None:
     for right in ("s(x)", "x + (1 | g)"):
         with pytest.raises(th.errors.BadArgument, match="without curvature"):
             th.fit(f"y ~ {right}", data, th.families.AsymmetricLaplace(0.5))
+
+
+def test_a_basis_is_evaluated_once_where_it_is_built_and_encoded(monkeypatch):
+    """And is held no longer than that: later rows, and derivatives, are evaluated anew."""
+    data = pd.DataFrame({"x": X, "y": np.sin(X)})
+    asked = []
+    plain = Cubic.at
+    monkeypatch.setattr(Cubic, "at", lambda self, x, d=0: asked.append(len(x)) or plain(self, x, d))
+    fit = th.fit("y ~ s(x, k=8, bs='cr')", data)
+    assert asked.count(len(X)) == 1
+    (curve,) = fit.model.encoder.smooths
+    first, again = curve.columns(data), curve.columns(data)
+    assert asked.count(len(X)) == 3
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert np.allclose(fit.predict(data), fit.predict(data.iloc[::-1])[::-1])
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        scales.Diagonal(3),
+        scales.Unstructured(3),
+        scales.Unstructured(3, (2, 0, 1)),
+        scales.Penalised(1, (np.eye(4),), ("the penalty",)),
+        scales.Penalised(2, (np.diag([1.0, 0.0]), np.diag([2.0, 1.0])), ("a", "b")),
+    ],
+    ids=["diagonal", "unstructured", "another order", "one penalty", "two penalties"],
+)
+def test_slopes_of_a_structure_are_those_of_automatic_differentiation(structure):
+    rng = np.random.default_rng(0)
+    phi = torch.from_numpy(rng.normal(size=structure.size))
+    block = torch.from_numpy(rng.normal(size=(structure.width, structure.width)))
+    found = structure.pulled(phi, block)
+    assert found.numpy() == pytest.approx(scales.Structure.pulled(structure, phi, block).numpy(), rel=1e-14)
+    assert found.numpy() == pytest.approx((structure.slopes(phi) * block).sum((1, 2)).numpy(), rel=1e-12)

@@ -18,13 +18,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
 from ..errors import BadFormula
 
 Array = np.ndarray
 MOST = 2000  # different points from which a thin plate spline is made
+
+
+COMPARED = 25  # knots up to which x is compared with each
+HELD = 2**26  # bytes of a basis that is held from where it is built to where it is encoded
 
 
 class Basis(Protocol):
@@ -41,9 +44,32 @@ class Basis(Protocol):
         ...
 
 
-def knots_of(x: Array, k: int) -> Array:
-    """k knots at even quantiles of the different values."""
-    return np.asarray(np.quantile(pd.unique(x), np.linspace(0, 1, k)))
+class Made:
+    """A basis at the rows that it was built on, which are mostly those that are encoded next: held until then."""
+
+    def __init__(self, x: Array, X: Array):
+        self._held = (x, X) if X.nbytes <= HELD else None
+
+    def taken(self, x: Array) -> Array | None:
+        """The basis at x, if that is where it was made; it is not held any longer."""
+        held, self._held = self._held, None
+        return held[1] if held is not None and np.array_equal(held[0], x) else None
+
+
+def knots_of(different: Array, k: int) -> Array:
+    """k knots at even quantiles of the different values: of sorted ones in a fraction of the time."""
+    return np.asarray(np.quantile(different, np.linspace(0, 1, k)))
+
+
+def _interval(knots: Array, x: Array) -> Array:
+    """Between which knots each x lies, 0 … of the first two, x not outside. A few comparisons cost less than a search."""
+    if len(knots) > COMPARED:
+        found: Array = np.searchsorted(knots[1:-1], x, side="right")
+        return found
+    out = np.zeros(len(x), dtype=np.int64)
+    for knot in knots[1:-1]:
+        out += x >= knot
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +128,9 @@ class Cubic:
         if self.cyclic:
             x = t[0] + np.mod(x - t[0], t[-1] - t[0])
         inside = np.clip(x, t[0], t[-1])
-        j = np.clip(np.searchsorted(t, inside, side="right") - 1, 0, len(t) - 2)
-        h, a, b = t[j + 1] - t[j], t[j + 1] - inside, inside - t[j]
+        j = _interval(t, inside)
+        low, high = t[j], t[j + 1]
+        h, a, b = high - low, high - inside, inside - low
         # of values β and curvatures Fβ at the knots on either side
         slope = [-1 / h, 1 / h, (h**2 - 3 * a**2) / (6 * h), (3 * b**2 - h**2) / (6 * h)]
         if derivative:
@@ -113,15 +140,13 @@ class Cubic:
             beyond = x - inside
             if beyond.any():  # linear beyond the ends
                 parts = [p + s * beyond for p, s in zip(parts, slope, strict=True)]
-        m = len(t)
-        local = sparse.csr_matrix(
-            (
-                np.column_stack(parts).reshape(-1),
-                np.column_stack([j, j + 1, m + j, m + j + 1]).reshape(-1),
-                np.arange(0, 4 * len(j) + 1, 4),
-            ),
-            shape=(len(j), 2 * m),
-        )
+        m, n = len(t), len(j)
+        values, places = np.empty((n, 4)), np.empty((n, 4), dtype=np.int32)
+        for i, (part, first) in enumerate(zip(parts, (0, 1, m, m + 1), strict=True)):
+            values[:, i] = part
+            np.add(j, first, out=places[:, i], casting="unsafe")
+        ends = np.arange(0, 4 * n + 1, 4, dtype=np.int32 if 4 * n < 2**31 else np.int64)
+        local = sparse.csr_matrix((values.reshape(-1), places.reshape(-1), ends), shape=(n, 2 * m))
         value = np.eye(k)
         return np.asarray(local @ np.vstack([value, value[:1] if self.cyclic else value[:0], F]))
 
@@ -270,7 +295,8 @@ def build_basis(
         too few different values for k, or k too small for the basis
     """
     one = x.ndim == 1 or x.shape[1] == 1
-    different = len(pd.unique(x.reshape(-1)) if one else np.unique(x, axis=0))
+    values = np.unique(x.reshape(-1)) if one else np.unique(x, axis=0)
+    different = len(values)
     least = {
         "cr": 3,
         "cc": 4,
@@ -301,7 +327,7 @@ def build_basis(
         _check_range(bs, x, np.asarray(knots), text)
         return PSpline(knots) if bs == "ps" else Cubic(np.asarray(knots, dtype=np.float64), bs == "cc")
     if bs in ("cr", "cc"):
-        return Cubic(knots_of(x, k), bs == "cc")
+        return Cubic(knots_of(values, k), bs == "cc")
     if bs == "ps":
         return pspline(x, k, (m[0] if m else 2) + 1, m[1] if len(m) > 1 else 2)
     return thin_plate(x, k, m[0] if m else None)

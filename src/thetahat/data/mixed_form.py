@@ -81,3 +81,11 @@ def curve_of_each(
     R = R / math.sqrt(((X @ R) ** 2).sum())
     of_part = np.maximum(np.arange(len(S)) - R.shape[1] + 1, 0)
     return np.hstack([R, N]), tuple(np.diag((of_part == m).astype(np.float64)) for m in range(M + 1))
+
+
+def without_constant(Z: Array, penalties: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+    """The coordinates of `curve_of_each` but for the constant: of a second curve of the same groups. Of two constants the
+    likelihood holds the sum of the variances alone, so that leaving one out leaves its maximum where it is."""
+    bend, constant, *rest = penalties
+    kept = np.flatnonzero(np.diag(constant) == 0)
+    return Z[:, kept], tuple(S[np.ix_(kept, kept)] for S in (bend, *rest))

@@ -11,17 +11,19 @@ handed out with that block. Rows without an event are not held back: they only h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument, DataError
 from ..types import ModelLike
 from .batch import Batch, concatenate
+from .partitions import reduced
 from .selection import Alignment, Selection
 from .strata import stratum_codes
 from .table import Encoder, Table
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from ..families.base import Family
 
 RISING, FALLING = "rising", "falling"
+
+T = TypeVar("T")
 
 
 class OrderedTable(Table):
@@ -84,28 +88,51 @@ class OrderedTable(Table):
         return f"{self.frame.name} was streamed in order of time, which is not that of its rows"
 
     def batches(self, model: ModelLike = None) -> Iterator[Batch]:
-        last: Batch | None = None
-        for block in self._falling():
+        for batch, _ in self.beside():
+            yield batch
+
+    def beside(self, columns: Sequence[str] = ()) -> Iterator[tuple[Batch, pd.DataFrame]]:
+        """Each batch, with these columns of its rows; the index of the frame is the rows' numbers in the file."""
+        last: tuple[Batch, pd.DataFrame] | None = None
+        for block in self._falling(columns):
             if last is None:
                 last = block
                 continue
-            done, left = self._parted(last, block)
-            if len(done):
-                yield done
-            last = block if left is None else concatenate([left, block])
+            left = self._going_on(last[0], block[0])
+            if left is None:
+                yield last
+                last = block
+                continue
+            if not bool(left.all()):
+                yield last[0][~left], last[1][~left.numpy()]
+            last = (
+                concatenate([last[0][left], block[0]]),
+                pd.concat([last[1][left.numpy()], block[1]]),
+            )
         if last is not None:
             yield last
 
-    def _falling(self) -> Iterator[Batch]:
-        if self.direction == FALLING:
-            yield from self._read()
-            return
-        for frame in self.frame.backward(self.encoder.required):
-            yield self.encoder.encode(frame)
+    def fold_beside(
+        self,
+        columns: Sequence[str],
+        function: Callable[[Batch, pd.DataFrame], T],
+        combine: Callable[[T, T], T],
+    ) -> T:
+        """combine(… combine(function(batch 0), function(batch 1)) …) of a function that reads columns beside the batch, as of a
+        `PartitionedTable`."""
+        self.frame.whole.require(columns, where="the argument")
+        found = reduced(combine, (function(batch, beside) for batch, beside in self.beside(columns)))
+        assert found is not None
+        return found
 
-    def _parted(self, batch: Batch, following: Batch) -> tuple[Batch, Batch | None]:
-        """A batch without the events whose time goes on in the following one, and those events (None: there are
-        none)."""
+    def _falling(self, columns: Sequence[str]) -> Iterator[tuple[Batch, pd.DataFrame]]:
+        need, names = [*self.encoder.required, *columns], list(columns)
+        falling = self.direction == FALLING
+        for frame in self.frame.blocks(need) if falling else self.frame.backward(need):
+            yield self.encoder.encode(frame), frame[names]
+
+    def _going_on(self, batch: Batch, following: Batch) -> Tensor | None:
+        """Which rows are events whose time goes on in the following batch, (n,); None: none."""
         same = batch["y"] == following["y"][0]
         codes = stratum_codes(self.encoder.designs, self.strata, batch)
         if codes is not None:
@@ -113,9 +140,7 @@ class OrderedTable(Table):
             assert begins is not None
             same &= codes == begins[0]
         same &= batch["event"] == 1
-        if not bool(same[-1]) and not bool(same.any()):
-            return batch, None
-        return batch[~same], batch[same]
+        return same if bool(same.any()) else None
 
 
 IN_MEMORY = (

@@ -104,14 +104,14 @@ class Selection(Frame):
     def lacking(self, block: pd.DataFrame) -> dict[str, int]:
         """In how many rows of a block each column lacks a value, of those that do; rows outside the subset do not count."""
         first = int(block.index[0]) if len(block) else 0
-        inside = True if self.subset is None else self.subset[first : first + len(block)]
+        inside = True if self.subset is None else self._inside(block)
         counts = {name: int((found & inside).sum()) for name, found in self._missing(block, first)}
         return {name: n for name, n in counts.items() if n}
 
     def _used(self, block: pd.DataFrame) -> tuple[np.ndarray | None, int]:
         first = int(block.index[0]) if len(block) else 0
         missing: np.ndarray | None = None
-        out = None if self.subset is None else ~self.subset[first : first + len(block)]
+        out = None if self.subset is None else ~self._inside(block)
         for name, found in self._missing(block, first):
             found = found if out is None else found & ~out
             if not found.any():
@@ -136,6 +136,15 @@ class Selection(Frame):
         if out is not None:
             missing = out if missing is None else missing | out
         return (None, 0) if missing is None else (~missing, dropped)
+
+    def _inside(self, block: pd.DataFrame) -> np.ndarray:
+        """Which rows of a block are of the subset. Blocks may come from the end of a file, the last row first."""
+        assert self.subset is not None
+        if not len(block):
+            return np.zeros(0, dtype=bool)
+        first, last = int(block.index[0]), int(block.index[-1])
+        own: np.ndarray = self.subset[min(first, last) : max(first, last) + 1]
+        return own if first <= last else own[::-1]
 
     def _missing(self, block: pd.DataFrame, first: int) -> Iterator[tuple[str, np.ndarray]]:
         """(what, which rows) of all that rows need and lack."""

@@ -26,10 +26,10 @@ import pandas as pd
 
 from ..errors import BadFormula, UnknownLevel
 from ..types import Levels as LevelNames
-from .bases import Array, Basis, Cubic, Levels, build_basis
+from .bases import Array, Basis, Cubic, Levels, Made, build_basis
 from .columns import is_categorical, numeric_column
 from .expressions import column, written
-from .mixed_form import curve_of_each, mixed_form
+from .mixed_form import curve_of_each, mixed_form, without_constant
 
 KINDS = ("cr", "cc", "ps", "tp", "re", "fs")
 ARGUMENTS = ("k", "bs", "by", "m", "knots", "base")
@@ -43,6 +43,7 @@ class SmoothCall:
     """What a call says, before a row is read.
 
     factor : of bs="fs" the grouping factor, whose curves are of the basis `bs`; it is not among the variables
+    shared : of bs="fs" whether an earlier term gives the groups their constant, which this one then leaves out
     """
 
     text: str
@@ -54,6 +55,7 @@ class SmoothCall:
     m: tuple[int, ...] = ()
     knots: tuple[float, ...] | None = None
     factor: str | None = None
+    shared: bool = False
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -214,6 +216,8 @@ class Smooth:
         a column that multiplies; with a level, whether a row has it
     limits
         of each variable among the rows fitted
+    made
+        of s(…), the basis at the rows that it was built on, for the first time that it is asked for
     """
 
     label: str
@@ -226,6 +230,7 @@ class Smooth:
     level: object = None
     limits: tuple[tuple[float, float], ...] = ()
     levels: tuple[LevelNames, ...] = field(default=(), repr=False)
+    made: Made | None = field(default=None, repr=False)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Smooth:
         return self
@@ -273,10 +278,13 @@ class Smooth:
         if self.levels:
             return self.margins[0].at(_codes(frame, self.call.variables, self.levels, self.label))
         x = [numeric_column(frame, name) for name in self.call.variables]
+        out: Array | None = None
         if self.call.kind == "s":
-            out = self.margins[0].at(x[0] if len(x) == 1 else np.column_stack(x), derivative)
+            own = x[0] if len(x) == 1 else np.column_stack(x)
+            if self.made is not None and not derivative:
+                out = self.made.taken(own)
+            out = self.margins[0].at(own, derivative) if out is None else out
         else:
-            out = None
             for own, basis, moved in zip(x, self.margins, self.maps, strict=True):
                 part = basis.at(own) if moved is None else basis.at(own) @ moved
                 out = part if out is None else (out[:, :, None] * part[:, None, :]).reshape(len(part), -1)
@@ -318,26 +326,33 @@ def build_smooths(call: SmoothCall, frame: pd.DataFrame, counts: Array | None = 
     limits = tuple((float(v.min()), float(v.max())) for v in x)
     knots = None if call.knots is None else np.asarray(call.knots)
     if call.kind == "s":
-        basis = build_basis(
-            call.bs[0], x[0] if len(x) == 1 else np.column_stack(x), call.k[0], call.text, call.m, knots
-        )
+        at = x[0] if len(x) == 1 else np.column_stack(x)
+        basis = build_basis(call.bs[0], at, call.k[0], call.text, call.m, knots)
         margins: tuple[Basis, ...] = (basis,)
         maps: tuple[Array | None, ...] = (None,)
-        X, penalties = basis.at(x[0] if len(x) == 1 else np.column_stack(x)), basis.penalties
+        X, penalties = basis.at(at), basis.penalties
+        made: Made | None = Made(at, X)
     else:
         margins, maps, X, penalties = _tensor(call, x)
+        made = None
     label = f"{call.kind}({','.join(call.variables)})"
     by = None if call.by is None else frame[call.by]
     if call.factor is not None:
         turn, parts = curve_of_each(X, penalties[0], x[0], counts)
+        if call.shared:
+            turn, parts = without_constant(turn, parts)
         label = f"s({call.variables[0]},{call.factor})"
-        return (Smooth(label, call, margins, maps, turn, parts, limits=limits),)
+        return (Smooth(label, call, margins, maps, turn, parts, limits=limits, made=made),)
     if by is not None and not is_categorical(by, str(call.by)):
         # a number that varies tells the curve's level apart from the intercept: no constraint
-        return (Smooth(f"{label}:{call.by}", call, margins, maps, None, penalties, call.by, None, limits),)
+        return (
+            Smooth(
+                f"{label}:{call.by}", call, margins, maps, None, penalties, call.by, None, limits, (), made
+            ),
+        )
     Z, own = (None, penalties) if call.kind == "ti" else _centred(X, penalties)
     if by is None:
-        return (Smooth(label, call, margins, maps, Z, own, None, None, limits),)
+        return (Smooth(label, call, margins, maps, Z, own, None, None, limits, (), made),)
     found = by.cat.categories if isinstance(by.dtype, pd.CategoricalDtype) else sorted(by.dropna().unique())
     present = [v for v in found if bool((by == v).any())]
     if len(present) < 2:
@@ -464,8 +479,9 @@ class Curve:
     @property
     def parts(self) -> list[str]:
         """Of a curve of each group: what each penalty is of."""
-        M = len(self.penalties) - 1
-        return ["bend", *(DEGREES[m] if m < len(DEGREES) else f"degree {m}" for m in range(M))]
+        first = int(self.smooth.call.shared)
+        degrees = range(first, first + len(self.penalties) - 1)
+        return ["bend", *(DEGREES[m] if m < len(DEGREES) else f"degree {m}" for m in degrees)]
 
     @property
     def names(self) -> list[str]:

@@ -33,6 +33,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.cox import Cox
+from ..memory import reserve
 from ..models.cox import CoxRegression
 from ..notebook import Printed
 from ..printable import encoded
@@ -41,6 +42,7 @@ from ..types import ModelLike, Settings
 from .calibration import _watched
 from .fitted_values import batches, eta_of, extras_of, family_for, mean_of, parameters_of
 
+BYTES = 220.0  # of a row: its arrays, and those of the wavelet matrix
 SAME = 1e-12  # of the largest prediction: two that differ by less are one, up to rounding
 
 
@@ -138,6 +140,7 @@ def concordance(
     concordance 0.8000 (standard error 0.2040, 95% 0.2475 to 0.9799), of 5 pairs
     """
     n = len(time)
+    reserve(BYTES * n, f"the concordance of {n:,} rows", "Give a part of the rows.")
     w = np.ones(n) if weight is None else np.asarray(weight, dtype=np.float64)
     stratum = np.zeros(n, dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
     start = np.full(n, -np.inf) if entry is None else np.asarray(entry, dtype=np.float64)

@@ -21,44 +21,21 @@ with covariates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.special import ndtri
-from torch import Tensor
 
 from ..data.table import aligned_rows
 from ..errors import BadArgument, UnknownLevel
-from ..memory import empty, reserve
-from ..models.partial import Partial
+from ..memory import reserve
 from ..types import Data
-from .cox_fits import CoxFit, cox_fit, stratum_names
+from .cox_baseline import Stratum, strata_of
+from .cox_fits import cox_file, cox_fit, stratum_names
 
 if TYPE_CHECKING:
     from ..result import Fit
-
-
-@dataclass(frozen=True, eq=False)
-class _Stratum:
-    """Of one stratum, at its event times, rising: the increments of the hazard of a row at the stratum's centre.
-
-    time, hazard, variance : (m,), variance that of the cumulative hazard were β known
-    drift : (p, m) Σ x̄ dΛ, of x̄ less the centre
-    shift : x·β of the centre;  centre : (p,)
-    last : the last time at which anyone was watched
-    """
-
-    time: np.ndarray
-    hazard: np.ndarray
-    variance: np.ndarray
-    drift: np.ndarray
-    shift: float
-    centre: np.ndarray
-    last: float
-    slots: slice
 
 
 def baseline_hazard(fit: Fit) -> pd.DataFrame:
@@ -84,14 +61,10 @@ def baseline_hazard(fit: Fit) -> pd.DataFrame:
     >>> baseline_hazard(fit)[["time", "hazard", "at_risk"]].values.tolist()
     [[1.0, 0.25, 4.0], [2.0, 0.333..., 3.0], [4.0, 1.0, 1.0]]
     """
-    found = cox_fit(fit, "a baseline hazard", effects=True)
-    strata = _strata(found)
-    sets = found.partial.sets
-    own = found.partial.weight
-    at_risk = sets.sums(torch.ones(len(sets.rows), dtype=torch.float64) if own is None else own)[0].numpy()
+    found = cox_file(fit) or cox_fit(fit, "a baseline hazard", effects=True)
+    strata = strata_of(found, drift=False)
     parts = []
-    for (code, *_), name in zip(found.starts(), stratum_names(found.model, list(strata)), strict=True):
-        s = strata[code]
+    for s, name in zip(strata.values(), stratum_names(found.model, list(strata)), strict=True):
         cumulative = np.cumsum(s.hazard) * np.exp(-s.shift)
         part = pd.DataFrame(
             {
@@ -100,8 +73,8 @@ def baseline_hazard(fit: Fit) -> pd.DataFrame:
                 "hazard": s.hazard * np.exp(-s.shift),
                 "cumulative_hazard": cumulative,
                 "survival": np.exp(-cumulative),
-                "at_risk": at_risk[s.slots][::-1],
-                "events": found.partial.events.numpy()[s.slots][::-1],
+                "at_risk": s.at_risk,
+                "events": s.events,
             }
         )
         parts.append(part if found.model.strata is not None else part.drop(columns="stratum"))
@@ -150,7 +123,9 @@ def curves(
     >>> curves(fit, {"x": [0.0]}, [0.5, 3.0, 9.0]).round(4).survival.tolist()
     [1.0, 0.5213, nan]
     """
-    found = cox_fit(fit, "a survival curve", effects=True, groups=groups)
+    found = (None if groups else cox_file(fit)) or cox_fit(
+        fit, "a survival curve", effects=True, groups=groups
+    )
     if not 0 < level < 1:
         raise BadArgument(f"level={level!r}: a probability between 0 and 1, such as 0.95.")
     at = None if times is None else np.asarray(times, dtype=np.float64).reshape(-1)
@@ -158,7 +133,7 @@ def curves(
         raise BadArgument("times= is a list of numbers, none of them missing.")
     model = found.model
     batch, alignment = aligned_rows(model.encoder, data, model.family)
-    strata = _strata(found)
+    strata = strata_of(found, at)
     V = found.covariance
     X, eta = found.new(batch)
     codes = model.stratum(batch)
@@ -184,7 +159,7 @@ def curves(
 
 
 def _curve(
-    s: _Stratum, x: np.ndarray, eta: float, V: np.ndarray, at: np.ndarray | None, z: float
+    s: Stratum, x: np.ndarray, eta: float, V: np.ndarray, at: np.ndarray | None, z: float
 ) -> pd.DataFrame:
     """One row's curve at these times (None: where it steps)."""
     time = s.time if at is None else at
@@ -204,39 +179,3 @@ def _curve(
     )
     found.loc[time > s.last, ["survival", "low", "high", "cumulative_hazard"]] = np.nan
     return found
-
-
-def _strata(found: CoxFit) -> dict[int, _Stratum]:
-    """Each stratum with events, by its code."""
-    partial = found.partial
-    if bool(partial.exact.any()):
-        partial = Partial(partial.rows, partial.eta, partial.weight, "breslow")
-    total = torch.exp(-partial.log_total)
-    hazard = partial.alpha * total
-    variance = partial.by_slot(partial.v / partial.u**2 if partial.tied else partial.v) * total**2
-    shares = partial.v / partial.u if partial.tied else partial.v
-    drift = empty(len(found.covariance), len(total))
-    for own, C in found.columns():
-        drift[own] = partial.by_slot(partial.means_of(C) * shares) * total
-    y = found.batch["y"]
-    codes = found.model.stratum(found.batch)
-    out = {}
-    for code, row, a, b in found.starts():
-        slots = slice(a, b)
-        here = y if codes is None else y[codes == code]
-        out[code] = _Stratum(
-            time=_rising(partial.sets.time[slots]),
-            hazard=_rising(hazard[slots]),
-            variance=_rising(variance[slots]),
-            drift=_rising(drift[:, slots]),
-            shift=float(found.eta[partial.sets.rows[row]] - partial.eta[row]),
-            centre=found.centre(row).numpy(),
-            last=float(here.max()),
-            slots=slots,
-        )
-    return out
-
-
-def _rising(falling: Tensor) -> np.ndarray:
-    out: np.ndarray = falling.flip(-1).numpy()
-    return out

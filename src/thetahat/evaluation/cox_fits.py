@@ -12,17 +12,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.ordered import OrderedTable
 from ..errors import BadArgument, DataError
 from ..likelihood import LogLikelihood
 from ..models.base import family_of
 from ..models.cox import STRATA, CoxRegression, columns
 from ..models.cox_mixed import CoxMixed
+from ..models.cox_streamed import CoxStreamed, Joined
 from ..models.partial import Partial, Rows
-from ..protocols import is_streamed
 from .known_groups import Joint, Known, known
 
 if TYPE_CHECKING:
@@ -32,20 +34,45 @@ CHUNK = 64  # groups whose columns are written out for all rows at once
 
 
 @dataclass(frozen=True, eq=False)
-class CoxFit:
-    """A fit of Cox's model over its rows."""
+class OfCox:
+    """A fit of Cox's model, wherever its rows are."""
 
     fit: Fit
     model: CoxRegression
     term: LogLikelihood
-    batch: Batch
-    weight: Tensor | None
-    partial: Partial
-    effects: Effects | None = None
 
     @property
     def theta(self) -> Tensor:
         return self.model.coefficients.detach()
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Of β, (p, p)."""
+        return np.asarray(self.fit.covariance())
+
+    def new(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """The columns (p, n) and linear predictors (n,) of other rows."""
+        n, predictor = len(batch), self.model.predictors[0]
+        with torch.no_grad():
+            X = columns(predictor, batch, torch.arange(n))
+            return X.numpy(), predictor.eta(batch, self.theta).expand(n).numpy()
+
+    def inverse(self) -> Tensor:
+        """J⁻¹ of the information, whatever kind of covariance the fit reports."""
+        J = self.fit.objective.taylor(order=2).information
+        assert J is not None
+        out: Tensor = torch.linalg.inv(J.dense())
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class CoxFit(OfCox):
+    """A fit of Cox's model over its rows, which are one batch."""
+
+    batch: Batch
+    weight: Tensor | None
+    partial: Partial
+    effects: Effects | None = None
 
     @cached_property
     def eta(self) -> Tensor:
@@ -62,7 +89,7 @@ class CoxFit:
     def covariance(self) -> np.ndarray:
         """Of β, (p, p); with random effects of (β, b) together."""
         if self.effects is None:
-            return np.asarray(self.fit.covariance())
+            return super().covariance
         return self.effects.V.of(torch.eye(self.effects.V.size, dtype=torch.float64)).numpy()
 
     def columns(self) -> Iterator[tuple[slice, Tensor]]:
@@ -73,11 +100,10 @@ class CoxFit:
 
     def new(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """The columns (p, n) and linear predictors (n,) of other rows."""
+        if self.effects is None:
+            return super().new(batch)
         n = len(batch)
         with torch.no_grad():
-            if self.effects is None:
-                X = columns(self.model.predictors[0], batch, torch.arange(n))
-                return X.numpy(), self.model.predictors[0].eta(batch, self.theta).expand(n).numpy()
             model = self.effects.new
             X = model.gradient_rows(batch, [torch.ones(n, dtype=torch.float64)]).T
             return X.numpy(), model.eta(batch)[0].expand(n).numpy()
@@ -138,6 +164,21 @@ class Effects:
                 yield slice(start + a * width, start + b * width), out.view(-1, len(chosen))
 
 
+@dataclass(frozen=True, eq=False)
+class CoxFile(OfCox):
+    """A fit of Cox's model over the rows of a file, which come by falling time."""
+
+    streamed: CoxStreamed
+    source: OrderedTable
+
+    def steps(self) -> Iterator[tuple[Joined, Partial | None, pd.DataFrame]]:
+        """Each batch behind the rows before it, the partial likelihood of its events (None: it has none), and an empty frame
+        whose index is the rows' numbers in the file."""
+        one = self.streamed.begin_pass()
+        for batch, beside in self.source.beside():
+            yield (*one.step(batch, self.term.weight(batch)), beside)
+
+
 def cox_fit(fit: Fit, what: str, *, effects: bool = False, groups: str | None = None) -> CoxFit:
     """A fit as one of Cox's model.
 
@@ -171,7 +212,7 @@ def cox_fit(fit: Fit, what: str, *, effects: bool = False, groups: str | None = 
             f"{what} is of a fit with family='cox'; this one is of {family_of(model) or type(model).__name__}."
         )
     term = fit.objective.terms[0]
-    if is_streamed(term.source):
+    if isinstance(term.source, OrderedTable):
         raise DataError(
             f"{what} needs all rows at once, and this fit streamed them from a file. Fit it in memory: "
             "th.data.Frame(file, memory=…) with more bytes than its columns take."
@@ -196,6 +237,14 @@ def cox_fit(fit: Fit, what: str, *, effects: bool = False, groups: str | None = 
     if partial is None:
         raise DataError(f"{what}: no event was seen.")
     return CoxFit(fit, model, term, batches[0], weight, partial)
+
+
+def cox_file(fit: Fit) -> CoxFile | None:
+    """A fit of Cox's model that streams its rows from a file, which is at hand; None: it is another one."""
+    model, terms = fit.model, fit.objective.terms
+    if not isinstance(model, CoxStreamed) or len(terms) != 1 or not isinstance(terms[0].source, OrderedTable):
+        return None
+    return CoxFile(fit, model, terms[0], model, terms[0].source)
 
 
 def _at(model: CoxRegression, rows: Rows, eta: Tensor, weight: Tensor | None) -> Partial:

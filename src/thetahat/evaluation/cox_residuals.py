@@ -16,6 +16,7 @@ Survival Data.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,13 +27,15 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from ..models.risk_sets import risk_sets
-from .cox_fits import CoxFit, cox_fit, stratum_names
+from . import cox_file_residuals
+from .cox_fits import CoxFit, cox_file, cox_fit, stratum_names
 from .outliers import alignment_of
 
 if TYPE_CHECKING:
     from ..result import Fit
 
 KINDS = ("martingale", "deviance", "score", "dfbeta", "schoenfeld", "scaled schoenfeld")
+ALONE = ("martingale", "deviance")  # a number each row
 TRANSFORMS = ("km", "identity", "rank", "log")
 
 
@@ -60,23 +63,63 @@ def residuals(fit: Fit, kind: str = "martingale") -> np.ndarray | pd.Series | pd
     >>> residuals(th.fit("Surv(t, e) ~ 1", data, family="cox")).round(4).tolist()
     [0.75, 0.4167, -0.5833, -0.5833]
     """
-    if kind not in KINDS:
-        raise BadArgument(f"residuals kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
-    found = cox_fit(fit, f"a residual of the kind {kind!r}", effects=kind in ("martingale", "deviance"))
+    _check(kind)
+    file = cox_file(fit)
+    if file is not None:
+        return cox_file_residuals.collected(file, kind)
+    found = cox_fit(fit, f"a residual of the kind {kind!r}", effects=kind in ALONE)
     if "schoenfeld" in kind:
         return _schoenfeld(found, kind.startswith("scaled"))
     if kind in ("score", "dfbeta"):
         s = found.model.weighted_scores(found.batch, found.weight)
         if kind == "dfbeta":
-            s = (s * found.unit[:, None]) @ _inverse(found)
+            s = (s * found.unit[:, None]) @ found.inverse()
         frame: pd.DataFrame = alignment_of(fit.source)(pd.DataFrame(s.numpy(), columns=found.model.names))
         return frame
     martingale, events = _martingale(found), found.batch["event"]
     if kind == "deviance":
-        inner = martingale + torch.special.xlogy(events, events - martingale)
-        martingale = torch.sign(martingale) * (-2 * inner).clamp(min=0).sqrt()
+        martingale = cox_file_residuals.deviance(martingale, events)
     out: np.ndarray | pd.Series = alignment_of(fit.source)(martingale.numpy())
     return out
+
+
+def residual_blocks(fit: Fit, kind: str = "martingale") -> Iterator[pd.DataFrame]:
+    """The same of a fit that streams its rows from a file, a block at a time, which is all that is held: for files whose
+    residuals are as large as they are.
+
+    Parameters
+    ----------
+    kind
+        as of `residuals`
+
+    Yields
+    ------
+    pd.DataFrame
+        a row each row that was fitted (of the kinds of Schoenfeld each event), in falling time within a stratum. The index has
+        their numbers in the file, from 0
+
+    Raises
+    ------
+    BadArgument
+        an unknown kind, or a fit whose rows are in memory
+
+    Examples
+    --------
+    >>> for block in residual_blocks(fit, "dfbeta"):  # doctest: +SKIP
+    ...     writer.write_table(pyarrow.Table.from_pandas(block))
+    """
+    _check(kind)
+    file = cox_file(fit)
+    if file is None:
+        raise BadArgument(
+            "residual_blocks is of a fit with family='cox' that streams its rows from a file. Others have residuals(fit, kind)."
+        )
+    return cox_file_residuals.blocks(file, kind)
+
+
+def _check(kind: str) -> None:
+    if kind not in KINDS:
+        raise BadArgument(f"residuals kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
 
 
 def _martingale(found: CoxFit) -> Tensor:
@@ -87,21 +130,13 @@ def _martingale(found: CoxFit) -> Tensor:
     return out
 
 
-def _inverse(found: CoxFit) -> Tensor:
-    """J⁻¹ of the information, whatever kind of covariance the fit reports."""
-    J = found.fit.objective.taylor(order=2).information
-    assert J is not None
-    out: Tensor = torch.linalg.inv(J.dense())
-    return out
-
-
 def _schoenfeld(found: CoxFit, scaled: bool) -> pd.DataFrame:
     partial, sets = found.partial, found.partial.sets
     _refuse_exact(found)
     values = (partial.rows.X[:, sets.failed] - partial.slot_means[:, sets.slot]).T
     if scaled:
         d = float(partial.events.sum())
-        values = d * values @ _inverse(found) + found.theta
+        values = d * values @ found.inverse() + found.theta
     order = np.lexsort(
         (sets.rows[sets.failed].numpy(), sets.time[sets.slot].numpy(), sets.stratum[sets.slot].numpy())
     )

@@ -14,7 +14,8 @@ from ..errors import BadArgument
 
 @dataclass(frozen=True)
 class ClusterColumn:
-    """The labels of rows that stay in an engine: the column that has them there."""
+    """The labels of rows that stay in an engine, or are streamed in an order that is not the file's: the column that has
+    them there."""
 
     name: str
 
@@ -28,12 +29,13 @@ def held(clusters: Sequence[Labels] | None, what: str) -> list[np.ndarray] | Non
     Raises
     ------
     BadArgument
-        they are of rows in an engine
+        they are of rows in an engine, or of a file that is streamed in order of time
     """
     out = None if clusters is None else [c for c in clusters if isinstance(c, np.ndarray)]
     if clusters is not None and out is not None and len(out) < len(clusters):
         raise BadArgument(
-            f"{what} reads all rows of a cluster at once, and they stay in an engine. Accepted there: covariance='cluster'."
+            f"{what} reads all rows of a cluster at once, and they stay in an engine, or in a file that is streamed in order of "
+            "time. Accepted there: covariance='cluster'."
         )
     return out
 
@@ -49,12 +51,13 @@ def labels(by: str | Sequence[str] | None, source: Source) -> Sequence[Labels] |
         return None
     import pandas as pd
 
+    from ..data.ordered import OrderedTable
     from ..data.partitioned import PartitionedTable
     from ..data.table import Table
     from ..models.sequences import Sequences
 
     columns = [by] if isinstance(by, str) else list(by)
-    if isinstance(source, PartitionedTable):
+    if isinstance(source, PartitionedTable | OrderedTable):
         source.frame.whole.require(columns, where="by")
         return [ClusterColumn(name) for name in columns]
     if not isinstance(source, Table) and not (isinstance(source, Sequences) and source.frame is not None):

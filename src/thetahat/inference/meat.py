@@ -49,7 +49,8 @@ def meat(objective: Objective) -> Information:
             part = total(_squared(term, outer), term.source, term.model)
             part = _spread(objective, part, objective.positions(term.model))
         else:
-            part = Information(total(partial(_outer, objective, terms), term.source, term.model))
+            units = unit_scores(objective, terms)
+            part = Information(total(partial(_outer, units), term.source, term.model))
         out = part if out is None else out + part
     assert out is not None
     return out
@@ -80,8 +81,8 @@ def _meat_weight(term: LogLikelihood, batch: Batch) -> Tensor | None:
     )
 
 
-def _outer(objective: Objective, terms: list[LogLikelihood], batch: Batch) -> Tensor:
-    s = unit_scores(objective, terms, batch)
+def _outer(units: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+    s = units(batch)
     if batch.counted and len(batch.shape) == 1:  # a row counted c times is c units, not one of weight c
         count = batch.count.to(torch.float64)
         return s.T @ (s * torch.where(count > 0, 1 / count, 0.0)[:, None])
@@ -94,11 +95,12 @@ def _sums(
     """u_g = Σ_{i in g} c w s, a row a group. `label(batch, first row)` names the group of each row."""
     found: dict[Level, int] = {}
     parts: list[tuple[Tensor, Tensor]] = []
+    units = unit_scores(objective, terms)
     for start, batch in numbered(objective, terms[0]):
         own = label(batch, start)
         codes = torch.tensor([found.setdefault(g, len(found)) for g in own.tolist()], dtype=torch.long)
         here, back = torch.unique(codes, return_inverse=True)
-        s = unit_scores(objective, terms, batch)
+        s = units(batch)
         parts.append((here, torch.zeros(len(here), s.shape[1], dtype=s.dtype).index_add_(0, back, s)))
     out = torch.zeros(len(found), objective.size, dtype=torch.float64)
     for here, sums in parts:
@@ -146,12 +148,9 @@ def _sums_here(objective: Objective, clusters: Sequence[Labels]) -> Iterator[Ten
     for codes in labels:
         U = torch.zeros(int(codes.max()) + 1, objective.size, dtype=torch.float64)
         for terms in sharing(objective):
+            units = unit_scores(objective, terms)
             for start, batch in numbered(objective, terms[0]):
-                U.index_add_(
-                    0,
-                    torch.from_numpy(codes[start : start + len(batch)]),
-                    unit_scores(objective, terms, batch),
-                )
+                U.index_add_(0, torch.from_numpy(codes[start : start + len(batch)]), units(batch))
         yield U
 
 

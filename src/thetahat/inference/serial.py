@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from ..likelihood import Information, Objective
+from ..protocols import ScoresInOrder
 from .cluster_scores import sharing, unit_scores
 from .meat import codes_of, numbered
 
@@ -63,7 +64,7 @@ def meat(objective: Objective, kind: str, times: np.ndarray | None = None) -> In
     Raises
     ------
     BadArgument
-        a lag that is not shorter than the series
+        a lag that is not shorter than the series, or rows that are streamed in an order of their own
     """
     codes = order(objective, times)
     T = int(codes.max()) + 1
@@ -75,14 +76,19 @@ def meat(objective: Objective, kind: str, times: np.ndarray | None = None) -> In
         )
     U = torch.zeros(T, objective.size, dtype=torch.float64)
     for terms in sharing(objective):
+        units = unit_scores(objective, terms)
         for start, batch in numbered(objective, terms[0]):
-            at = torch.from_numpy(codes[start : start + len(batch)])
-            U.index_add_(0, at, unit_scores(objective, terms, batch))
+            U.index_add_(0, torch.from_numpy(codes[start : start + len(batch)]), units(batch))
     return Information(bartlett(U, lag))
 
 
 def order(objective: Objective, times: np.ndarray | None) -> np.ndarray:
     """The number of each row's time, from 0, in the order of time."""
+    if any(isinstance(t.scored, ScoresInOrder) for t in objective.terms):
+        raise BadArgument(
+            "covariance='HAC' needs rows in the order of a time of their own, and these are streamed in an order that their "
+            "likelihood asks for. Accepted: 'HC0', 'HC1', 'cluster'."
+        )
     if times is None:
         sizes = {terms[0].source.size for terms in sharing(objective)}
         if len(sizes) != 1 or None in sizes:

@@ -94,7 +94,9 @@ def curve_config(curve: Curve, at: str) -> tuple[Settings, dict[str, Tensor]]:
     arrays |= {f"own{j}": v for j, v in enumerate(curve.penalties)}
     config = {
         "label": smooth.label,
-        "call": plain({k: v for k, v in fields_of(smooth.call).items() if k != "factor" or v is not None}),
+        "call": plain(
+            {k: v for k, v in fields_of(smooth.call).items() if v or k not in ("factor", "shared")}
+        ),
         "margins": margins,
         "penalties": len(smooth.penalties),
         "by": smooth.by,

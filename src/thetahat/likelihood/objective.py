@@ -25,6 +25,7 @@ from ..models.taylor import Taylor, taylor
 from ..protocols import (
     ChecksModel,
     InBlocks,
+    OfColumns,
     OfRows,
     Partitioned,
     ReadsInOrder,
@@ -75,7 +76,12 @@ class LogLikelihood:
         if self.weights is None:
             return weight
         with torch.no_grad():
-            own = self.weights(batch, self.model.log_prob(batch) if log_prob is None else log_prob.detach())
+            if isinstance(self.weights, OfColumns):
+                own = self.weights.of(batch)
+            else:
+                own = self.weights(
+                    batch, self.model.log_prob(batch) if log_prob is None else log_prob.detach()
+                )
         if tuple(own.shape) != batch.shape:
             name = name_of(self.weights)
             raise BadWeights(

@@ -12,7 +12,7 @@ of it. No sum is a difference, and θ is what changes from pass to pass, so that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,15 @@ class CoxStreamed(CoxRegression):
         raise BadArgument(_IN_MEMORY.format("A likelihood of each row, and a weighting that reads it,"))
 
     def weighted_scores(self, batch: Batch, weight: Tensor | None) -> Tensor:
-        raise BadArgument(_IN_MEMORY.format("A score residual, and the robust errors that are made of them,"))
+        raise BadArgument(_IN_MEMORY.format("A score residual of some of the rows"))
+
+    def score_pass(
+        self, source: Source, weight: Callable[[Batch], Tensor | None]
+    ) -> Callable[[Batch, Tensor | None], Tensor]:
+        """Score residuals of each batch in turn (`cox_scores`), after a pass over all of them."""
+        from .cox_scores import Following
+
+        return Following(self, source.batches(self), weight).scores
 
     def recession(self, source: Source) -> tuple[str, dict[str, float], str] | None:
         return no_maximum(self.names, Streamed(self, source))
@@ -127,8 +135,7 @@ class Pass:
         precision: torch.dtype = torch.float64,
     ) -> Taylor:
         """ℓ of the next batch given those before, its gradient and (order 2) its information."""
-        own = Joined(self, batch, weight)
-        partial = own.partial(order)
+        own, partial = self.step(batch, weight, order)
         out = self.model._expanded(partial, order)
         if order > 1 and partial is not None and own.before is not None:
             assert out.information is not None
@@ -137,8 +144,15 @@ class Pass:
                 partial.sets.rows == 0
             ].sum()  # its row is absent where its stratum has no event
             out = Taylor(out.value, out.gradient, Information(out.information.A + q * own.before.covariance))
-        self.before, self.last = own.after(order), own
         return out
+
+    @torch.no_grad()
+    def step(self, batch: Batch, weight: Tensor | None, order: int = 1) -> tuple[Joined, Partial | None]:
+        """The next batch behind those before, and the partial likelihood of its events (None: it has none)."""
+        own = Joined(self, batch, weight)
+        partial = own.partial(order)
+        self.before, self.last = own.after(order), own
+        return own, partial
 
 
 class Joined:
@@ -154,7 +168,8 @@ class Joined:
         self.first = int(going_on)
         self.X = columns(predictor, batch, torch.arange(n), room=self.first)
         at.centre = self.X.mean(1, keepdim=True) if at.centre is None else at.centre
-        self.own_columns.sub_(at.centre)
+        self.centre = at.centre
+        self.own_columns.sub_(self.centre)
         self.eta = empty(n + self.first)
         self.eta[self.first :] = at.theta @ self.own_columns
         offset = batch.tensors.get(f"offset{predictor.slot}")
@@ -176,6 +191,12 @@ class Joined:
         return self.X[:, self.first :]
 
     @property
+    def of_last(self) -> Tensor:
+        """Which rows are of the last row's stratum, and count: those that the next batch may have at risk, (n,)."""
+        here = self.codes == self.codes[-1]
+        return here if self.used is None else here & self.used
+
+    @property
     def used(self) -> Tensor | None:
         return None if self.weight is None or bool((self.weight > 0).all()) else self.weight > 0
 
@@ -195,9 +216,7 @@ class Joined:
 
     def after(self, order: int) -> Before | None:
         """Of all rows that have been read of the last row's stratum."""
-        code = int(self.codes[-1])
-        here = self.codes == code
-        here = here if self.used is None else here & self.used
+        code, here = int(self.codes[-1]), self.of_last
         if not bool(here.any()):
             return None
         every = bool(here.all())
@@ -268,13 +287,8 @@ class Streamed:
             X = own.X / self.scale[:, None]
             worst = None if sets is None else violated(sets, X[:, sets.rows], delta, False)
             found += [] if worst is None else [worst]
-            here = (
-                own.used & (own.codes == own.codes[-1])
-                if own.used is not None
-                else own.codes == own.codes[-1]
-            )
-            if bool(here.any()):
-                largest = int(torch.where(here, delta @ X, -torch.inf).argmax())
+            if bool(own.of_last.any()):
+                largest = int(torch.where(own.of_last, delta @ X, -torch.inf).argmax())
                 one.before = Before(int(own.codes[-1]), own.eta[largest], own.X[:, largest].clone(), None)
             else:
                 one.before = None

@@ -14,7 +14,7 @@ from ..data.design import Design, build
 from ..data.expressions import unquote, written
 from ..data.formula import Predictors, read, with_others
 from ..data.frame import Frame
-from ..data.ordered import IN_MEMORY, OrderedTable
+from ..data.ordered import OrderedTable
 from ..data.partitioned import PartitionedTable
 from ..data.response import read_left, read_response
 from ..data.selection import Selection, Sometimes
@@ -250,11 +250,6 @@ def _plain(rows: Selection, encoder: Encoder, family: Family, slots: Mapping[str
         table = Table(rows, encoder, family)
         _refuse_yes_or_no(family, table)
         return table
-    if encoder.carried:
-        raise BadArgument(
-            f"weights in the column {encoder.carried[0]!r} that are not frequencies have robust errors, which need all rows "
-            f"at once, and {rows.name} is larger than memory. {IN_MEMORY}"
-        )
     return OrderedTable(rows, encoder, family, slots.get("strata"))
 
 

@@ -178,8 +178,8 @@ class Laplace:
         before = self._modes.get(joint)
         if before is not None and torch.equal(before[0], theta):
             return before[1]
-        now, u, base, etas, scales = self._climbed(beta, phi, joint)
-        now = now if now.weight else self.at(base, etas, scales, *u, 2)
+        now, u, base, scales = self._climbed(beta, phi, joint)
+        now = now if now.weight else self.curved(base, now)
         factored = self._whole(now, scales, joint)
         self._near[joint] = factored if joint else factored.without_fixed()
         found = Mode(u, now.value, now.score, now.weight, factored, now.eta)
@@ -216,8 +216,8 @@ class Laplace:
 
     def _climbed(
         self, beta: Tensor, phi: Tensor, joint: bool
-    ) -> tuple[Here, tuple[Array | None, Array], Tensor, list[Tensor], Scales]:
-        """f at its maximum, and where: u, β without the fixed effects, their η's, and Λ."""
+    ) -> tuple[Here, tuple[Array | None, Array], Tensor, Scales]:
+        """f at its maximum, and where: u, β without the fixed effects, and Λ."""
         scales, _ = self.model.scales(phi)
         m, p = self.columns.penalised, len(self.places)
         base = beta.clone()
@@ -237,7 +237,7 @@ class Laplace:
         for _ in range(STEPS):
             g0, grest = self.gradient(now, scales, u0, rest, joint)
             if near is None and not now.weight:
-                now = self.at(base, etas, scales, u0, rest, 2)
+                now = self.curved(base, now)
             factored, sound = (near, True) if near is not None else self.factor(now, scales, joint)
             d0, drest = factored.solve(None if g0 is None else g0[..., None], grest[:, None])
             d0, drest = None if d0 is None else d0[..., 0], drest[:, 0]
@@ -276,7 +276,7 @@ class Laplace:
         self._scaled[joint] = scales.vector(self.columns)
         if sound:
             self._near[joint] = factored
-        return now, (u0, rest), base, etas, scales
+        return now, (u0, rest), base, scales
 
     def warm(self, u0: Array | None, rest: Array) -> None:
         """Begin the next mode there: u, then the fixed effects."""
@@ -310,15 +310,22 @@ class Laplace:
         n = len(self.batch)
         w = self.w
         logp = value.expand(n).numpy()
+        s = {a: _rows(score[j], n, w) for a, j in enumerate(self.free)}
+        total = float(logp.sum() if w is None else np.where(w == 0, 0.0, w * logp).sum())
+        return self.penalised(Here(total, total, s, self._weights(curvature), eta), u0, rest)
+
+    def _weights(self, curvature: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Array]:
+        """−w ∂²log p/∂η_a∂η_b, (n,), of the parameters that are estimated."""
         back = {j: a for a, j in enumerate(self.free)}
-        s = {back[j]: _rows(score[j], n, w) for j in self.free}
-        c = {
-            (back[a], back[b]): -_rows(part, n, w)
+        return {
+            (back[a], back[b]): -_rows(part, len(self.batch), self.w)
             for (a, b), part in curvature.items()
             if a in back and b in back
         }
-        total = float(logp.sum() if w is None else np.where(w == 0, 0.0, w * logp).sum())
-        return self.penalised(Here(total, total, s, c, eta), u0, rest)
+
+    def curved(self, beta: Tensor, now: Here) -> Here:
+        """The same with the rows' curvatures, at the η's that are known."""
+        return replace(now, weight=self._weights(self.rows.derivatives(beta, now.eta, 2)[2]))
 
     def penalised(self, now: Here, u0: Array | None, rest: Array) -> Here:
         """With the value of the same rows under another u: Σ log p − ½ |u|²."""

@@ -286,7 +286,7 @@ class Mixed(RandomEffects):
             if sparse.issparse(t.rows):
                 squares = (t.rows.data.reshape(-1, t.width) ** 2).mean(0)
             else:
-                squares = np.full(r.structure.width, float((t.rows**2).sum(1).mean()))
+                squares = np.full(r.structure.width, float(np.vdot(t.rows, t.rows)) / max(len(t.rows), 1))
             found[i] = _root(wanted, squares)
         for i, scale in found.items():
             begin[self.places[i]] = self.random[i].structure.start(scale)

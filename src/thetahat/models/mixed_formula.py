@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,7 +103,8 @@ class Builder:
         return out
 
     def places(self, calls: Sequence[SmoothCall]) -> list[int]:
-        """Which curves those calls are, built on the rows the first time."""
+        """Which curves those calls are, all of one parameter, built on the rows the first time."""
+        calls = _sharing(calls)
         for call in calls:
             if call not in self._of_call:
                 made = build_curves(call, self.rows.read(sorted(call.required)), self._counts())
@@ -170,6 +171,15 @@ class Builder:
                 )
 
 
+def _sharing(calls: Sequence[SmoothCall]) -> list[SmoothCall]:
+    """Of the curves of each group of one factor the first has the groups' constant."""
+    factors = [call.factor for call in calls]
+    return [
+        replace(call, shared=call.factor is not None and call.factor in factors[:i])
+        for i, call in enumerate(calls)
+    ]
+
+
 def check_normal_rows(
     random: Sequence[Random], groupings: Sequence[Grouping], n: int, family: Family
 ) -> None:
@@ -228,7 +238,10 @@ def check_shared_parts(random: Sequence[Random], curves: Sequence[Curve]) -> Non
         effects = list(r.effects)
         if r.each:
             own = curves[r.curve]
-            effects = ["Intercept", *own.smooth.call.variables][: len(own.penalties) - 1]
+            effects = ["Intercept", *own.smooth.call.variables][
+                : len(own.penalties) - 1 + own.smooth.call.shared
+            ]
+            effects = effects[own.smooth.call.shared :]
         for effect in effects:
             before = seen.setdefault((r.parameter, r.source, effect), r)
             if before is not r and (r.each or before.each):

@@ -72,6 +72,7 @@ class NormalMixed:
         self.yy, self.n = float(w @ y**2), float(w.sum())
         self.typical = model.moderate(columns)[1]
         self._last: tuple[Tensor, Pieces] | None = None
+        self._of_sigma: tuple[float, tuple[float, float, float]] | None = None  # where it was asked last
         self._edges: dict[int, float] = {}  # curvatures in scales next to 0
 
     def begin_at(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,10 +173,12 @@ class NormalMixed:
 
     def _sigma(self, beta: Tensor) -> tuple[float, float, float]:
         """σ, and its two derivatives in its coordinate of β."""
-        spec = next(p.spec for p in self.model.regression.predictors if p.parameter == "scale")
         at = beta[self.scale_place]
-        slope, bend = jacobian(spec.link.inverse, at), hessian(spec.link.inverse, at)
-        return float(spec.link.inverse(at)), float(slope), float(bend)
+        if self._of_sigma is None or self._of_sigma[0] != float(at):
+            spec = next(p.spec for p in self.model.regression.predictors if p.parameter == "scale")
+            slope, bend = jacobian(spec.link.inverse, at), hessian(spec.link.inverse, at)
+            self._of_sigma = float(at), (float(spec.link.inverse(at)), float(slope), float(bend))
+        return self._of_sigma[1]
 
     @property
     def degrees(self) -> float:

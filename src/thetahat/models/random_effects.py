@@ -96,10 +96,13 @@ class RandomEffects(Model):
 
     A subclass says `coefficients` (β, flat), `groupings`, `first` (the parameter whose terms are named without it),
     `_columns`, `_evaluator`, `sigma` and `moderate`.
+
+    places : where each term's φ lies in `covariance`
     """
 
     separable = False
     random: tuple[Random, ...]
+    places: list[slice]
     coefficients: Tensor
     covariance: nn.Parameter
     reml: bool
@@ -108,9 +111,9 @@ class RandomEffects(Model):
     def _effects(self, random: Sequence[Random], *, reml: bool = False, points: int = 1) -> None:
         """The terms, at φ = 0: at the end of a subclass's own `__init__`, whose β comes before φ."""
         self.random, self.reml, self.points = tuple(random), reml, points
-        self.covariance = nn.Parameter(
-            torch.zeros(sum(r.structure.size for r in random), dtype=torch.float64)
-        )
+        ends = np.cumsum([0, *(r.structure.size for r in random)]).tolist()
+        self.places = [slice(a, b) for a, b in itertools.pairwise(ends)]
+        self.covariance = nn.Parameter(torch.zeros(ends[-1], dtype=torch.float64))
         self._work = Work()
 
     @property
@@ -156,12 +159,6 @@ class RandomEffects(Model):
         return beta.new_ones(())
 
     # ---- the terms -----------------------------------------------------------------------------------------
-
-    @property
-    def places(self) -> list[slice]:
-        """Where each term's φ lies in `covariance`."""
-        ends = np.cumsum([0, *(r.structure.size for r in self.random)]).tolist()
-        return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
     @property
     def order(self) -> Order:
@@ -236,12 +233,9 @@ class RandomEffects(Model):
         return out
 
     def _pull(self, i: int, phi: Tensor, block: Array) -> Tensor:
-        with torch.enable_grad():
-            leaf = phi[self.places[i]].clone().requires_grad_()
-            value = (
-                self.random[i].structure.factor(leaf) * torch.from_numpy(np.ascontiguousarray(block))
-            ).sum()
-            return torch.autograd.grad(value, leaf)[0]
+        return self.random[i].structure.pulled(
+            phi[self.places[i]], torch.from_numpy(np.ascontiguousarray(block))
+        )
 
     # ---- ℓ -------------------------------------------------------------------------------------------------
 

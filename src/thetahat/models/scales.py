@@ -92,6 +92,12 @@ class Structure(ABC):
             each = [torch.autograd.grad(a, v, retain_graph=True, allow_unused=True)[0] for a in g]
         return torch.stack([torch.zeros_like(v) if own is None else own for own in each]).detach()
 
+    def pulled(self, phi: Tensor, block: Tensor) -> Tensor:
+        """∂(Σ Λ ∘ block)/∂φ, (size,), of a block (width, width)."""
+        with torch.enable_grad():
+            leaf = phi.detach().clone().requires_grad_()
+            return torch.autograd.grad((self.factor(leaf) * block).sum(), leaf)[0]
+
     def idle(self, phi: Tensor) -> list[int]:
         """The parameters on which Λ does not depend, because others are 0."""
         return []
@@ -123,6 +129,10 @@ class Unstructured(Structure):
     def factor(self, phi: Tensor) -> Tensor:
         out = phi.new_zeros(self.width, self.width).index_put(self._places, phi)
         return out[np.argsort(self.order).tolist()] if self.order else out
+
+    def pulled(self, phi: Tensor, block: Tensor) -> Tensor:
+        own: Tensor = block[self._order][self._places]
+        return own
 
     def start(self, scale: Tensor) -> Tensor:
         return torch.diag(scale[self._order])[self._places]
@@ -170,6 +180,9 @@ class Diagonal(Structure):
 
     def factor(self, phi: Tensor) -> Tensor:
         return torch.diag(phi)
+
+    def pulled(self, phi: Tensor, block: Tensor) -> Tensor:
+        return block.diagonal()
 
     def start(self, scale: Tensor) -> Tensor:
         return scale.clone()
@@ -303,6 +316,9 @@ class Penalised(Structure):
         if len(self.penalties) == 1:
             return phi[0] * torch.eye(self.width, dtype=phi.dtype)
         return torch.diag(self._deviations(phi[:, None]))
+
+    def pulled(self, phi: Tensor, block: Tensor) -> Tensor:
+        return block.trace()[None] if len(self.penalties) == 1 else super().pulled(phi, block)
 
     def slopes(self, phi: Tensor) -> Tensor:
         if len(self.penalties) == 1:

@@ -52,6 +52,10 @@ class Probability:
             )
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
+        return self.of(batch)
+
+    def of(self, batch: Batch) -> Tensor:
+        """The weights of a batch, which need no log p."""
         if self.column not in batch:
             raise BadWeights(
                 f"the rows have no {self.column!r}, which Probability weighs them by. They have: "
