@@ -233,7 +233,8 @@ class Joint(JointCovariance):
 
 def _which(groups: str | None) -> str:
     if groups is not None and groups not in GROUPS:
-        raise BadArgument(f"groups={groups!r}. Accepted: {', '.join(map(repr, GROUPS))}.")
+        new = " groups='new' is of predict alone." if groups == "new" else ""
+        raise BadArgument(f"groups={groups!r}. Accepted: {', '.join(map(repr, GROUPS))}.{new}")
     return groups or "known"
 
 
