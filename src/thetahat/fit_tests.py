@@ -141,6 +141,19 @@ class FitTests:
         assert clusters is not None
         return wild.wild_bootstrap(self.objective, self.theta, hypothesis, clusters[0], draws, seed)
 
+    def proportional_odds(self, test: str = "likelihood_ratio") -> pd.DataFrame:
+        """Of an ordinal response: whether the effect of each term is the same at every threshold (R's ordinal::nominal_test;
+        Brant's test is Wald's form of it), and of all terms together: statistic, df, p.
+
+        Parameters
+        ----------
+        test
+            "likelihood_ratio", or "score", which fits no larger model
+        """
+        from .inference import proportional_odds
+
+        return proportional_odds.proportional_odds(self.objective, self.theta, test)
+
     # ---- criteria ------------------------------------------------------------------------------------------
 
     def deviance(self) -> pd.Series:
