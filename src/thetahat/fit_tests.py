@@ -222,6 +222,25 @@ class FitTests:
 
         return checks.check(self.objective, self.theta, draws, seed)
 
+    def survival_calibration(
+        self, groups: int = 3, times: Sequence[float] | None = None, level: float = 0.95
+    ) -> pd.DataFrame:
+        """Of times that may be censored (Cox's model too): the mean survival curve of each of several groups of risk beside Kaplan
+        and Meier's: group, time, predicted, observed, low, high, n.
+
+        Parameters
+        ----------
+        groups
+            of equal numbers of rows, by predicted risk at the median time of events
+        times
+            at which; None: 60 quantiles of the times of events
+        level
+            of Kaplan and Meier's intervals
+        """
+        from .evaluation import survival_calibration
+
+        return survival_calibration.survival_calibration(self, groups, times, level)  # type: ignore[arg-type]
+
     # ---- the lasso's path ----------------------------------------------------------------------------------
 
     def prior_path(

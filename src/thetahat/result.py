@@ -841,7 +841,7 @@ class Fit(FitEffects, FitTests, FitTables):
 
     def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray | pd.Series | pd.DataFrame:
         """Of each row: "quantile" (randomised for counts; standard normal if the model is true), "response",
-        "pearson", "deviance"; of Cox's model "martingale", "deviance", "score", "dfbeta", "schoenfeld", "scaled schoenfeld".
+        "pearson", "deviance"; of Cox's model "martingale", "cox-snell", "deviance", "score", "dfbeta", "schoenfeld", "scaled schoenfeld".
 
         One for each row that was given, in its order and with its index, as `predict` does: NaN where the fit
         left the row out.
@@ -868,10 +868,12 @@ class Fit(FitEffects, FitTests, FitTables):
         ----------
         at
             of censored times, P(T ≤ at) is predicted, and Kaplan and Meier's observed; None: at the median of
-            the times of events
+            the times of events. Of a response that is a category: the probability of each level
         """
-        from .evaluation import calibration, new_data
+        from .evaluation import calibration, new_data, survival_calibration
 
+        if self._is_cox:
+            return survival_calibration.calibration(self, data, bins=bins, level=level, at=at)
         source = self.source if data is None else new_data.source_like(self.model, data)
         return calibration.calibration(self._of_rows().model, source, bins=bins, level=level, at=at)
 

@@ -1,6 +1,7 @@
 """Residuals of Cox's model, and the test of its proportional hazards.
 
     martingale           M_i = events_i − q_i, q_i the expected number by `models.partial`
+    cox-snell            events_i − M_i = Λ̂(t_i | x_i) since it entered: as times of rate 1, censored where t_i is, if the model is true
     deviance             sign(M) √(−2 (M + events log(events − M))): as normal as martingale residuals can be made
     score                each row's part of the gradient: Σ over the times at which it is at risk of (x − x̄) dM
     dfbeta               J⁻¹ times it: about how much β̂ changes if the row is left out
@@ -9,7 +10,7 @@
 
 References
 ----------
-Therneau, Grambsch and Fleming (1990), Martingale-based residuals for survival models; Grambsch and Therneau (1994),
+Cox and Snell (1968), A general definition of residuals; Therneau, Grambsch and Fleming (1990), Martingale-based residuals for survival models; Grambsch and Therneau (1994),
 Proportional hazards tests and diagnostics based on weighted residuals; Therneau and Grambsch (2000), Modeling
 Survival Data.
 """
@@ -32,7 +33,7 @@ from .outliers import alignment_of
 if TYPE_CHECKING:
     from ..result import Fit
 
-KINDS = ("martingale", "deviance", "score", "dfbeta", "schoenfeld", "scaled schoenfeld")
+KINDS = ("martingale", "cox-snell", "deviance", "score", "dfbeta", "schoenfeld", "scaled schoenfeld")
 TRANSFORMS = ("km", "identity", "rank", "log")
 
 
@@ -42,11 +43,11 @@ def residuals(fit: Fit, kind: str = "martingale") -> np.ndarray | pd.Series | pd
     Parameters
     ----------
     kind
-        "martingale", "deviance": a number each row that was given, NaN where the fit left it out. "score", "dfbeta": a
+        "martingale", "cox-snell", "deviance": a number each row that was given, NaN where the fit left it out. "score", "dfbeta": a
         frame with a column each coefficient, likewise. Of a fit with random effects or smooth terms there are the first
-        two, at the conditional modes. "schoenfeld", "scaled schoenfeld": a row each event, in rising
+        three, at the conditional modes. "schoenfeld", "scaled schoenfeld": a row each event, in rising
         time (within strata), with the time, the stratum where there are several, and a column each coefficient. Of a
-        row that stands for several, "martingale", "deviance" and "score" are of one of them, "dfbeta" of all
+        row that stands for several, "martingale", "cox-snell", "deviance" and "score" are of one of them, "dfbeta" of all
 
     Raises
     ------
@@ -62,7 +63,7 @@ def residuals(fit: Fit, kind: str = "martingale") -> np.ndarray | pd.Series | pd
     """
     if kind not in KINDS:
         raise BadArgument(f"residuals kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
-    found = cox_fit(fit, f"a residual of the kind {kind!r}", effects=kind in ("martingale", "deviance"))
+    found = cox_fit(fit, f"a residual of the kind {kind!r}", effects=kind in KINDS[:3])
     if "schoenfeld" in kind:
         return _schoenfeld(found, kind.startswith("scaled"))
     if kind in ("score", "dfbeta"):
@@ -72,6 +73,8 @@ def residuals(fit: Fit, kind: str = "martingale") -> np.ndarray | pd.Series | pd
         frame: pd.DataFrame = alignment_of(fit.source)(pd.DataFrame(s.numpy(), columns=found.model.names))
         return frame
     martingale, events = _martingale(found), found.batch["event"]
+    if kind == "cox-snell":
+        martingale = events - martingale
     if kind == "deviance":
         inner = martingale + torch.special.xlogy(events, events - martingale)
         martingale = torch.sign(martingale) * (-2 * inner).clamp(min=0).sqrt()
