@@ -1111,7 +1111,8 @@ class Fit(FitEffects, FitTests, FitTables):
         return summary.Summary(self, level=level, covariance=covariance, by=by, exponentiate=exponentiate)
 
     def plot(self, what: str = "estimates") -> Chart:
-        """A chart: "estimates", "calibration", "residuals", "profile", "random_effects", "trace"."""
+        """A chart: "estimates", "calibration", "residuals", "survival", "proportional_hazards", "influence", "profile",
+        "random_effects", "smooths", "trace"."""
         from .report import plots
 
         return plots.plot(self, what)

@@ -10,9 +10,9 @@
 
 References
 ----------
-Cox and Snell (1968), A general definition of residuals; Therneau, Grambsch and Fleming (1990), Martingale-based residuals for survival models; Grambsch and Therneau (1994),
-Proportional hazards tests and diagnostics based on weighted residuals; Therneau and Grambsch (2000), Modeling
-Survival Data.
+Cox and Snell (1968), A general definition of residuals; Therneau, Grambsch and Fleming (1990), Martingale-based residuals
+for survival models; Grambsch and Therneau (1994), Proportional hazards tests and diagnostics based on weighted residuals;
+Therneau and Grambsch (2000), Modeling Survival Data.
 """
 
 from __future__ import annotations
@@ -88,6 +88,13 @@ def _martingale(found: CoxFit) -> Tensor:
     own = partial.residual if partial.weight is None else partial.residual / partial.weight
     out[partial.sets.rows] = own
     return out
+
+
+def cox_snell_of(found: CoxFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cox–Snell residuals of the rows that were used, whether the event was seen, and how often each was observed."""
+    event = found.batch["event"]
+    count = found.batch.count.to(torch.float64)
+    return (event - _martingale(found)).numpy(), (event == 1).numpy(), count.numpy()
 
 
 def _inverse(found: CoxFit) -> Tensor:

@@ -24,7 +24,7 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.censored import Censored
 from ..models.base import family_of
-from ..types import Data
+from ..types import Data, ModelLike
 from .calibration import _risk, _watched, binned, by_risk, check, median_event, seen
 from .cox_curves import _strata
 from .cox_fits import cox_fit
@@ -152,10 +152,12 @@ def rows_of(fit: Fit) -> Watched:
     return _of_family(model, fit.source)
 
 
-def _of_family(model: object, source: Batch | Source) -> Watched:
+def _of_family(model: ModelLike, source: Batch | Source) -> Watched:
     read = list(batches(source, model))
-    parts = [np.concatenate(part) for part in zip(*(_watched(model, b) for b in read), strict=True)]
-    return Watched(*parts, lambda t: np.concatenate([_risk(model, b, t) for b in read]))
+    time, event, entry, count = (
+        np.concatenate(part) for part in zip(*(_watched(model, b) for b in read), strict=True)
+    )
+    return Watched(time, event, entry, count, lambda t: np.concatenate([_risk(model, b, t) for b in read]))
 
 
 def _of_cox(fit: Fit, data: Data = None) -> Watched:
