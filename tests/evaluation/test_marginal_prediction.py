@@ -169,3 +169,17 @@ def test_what_has_no_such_mean_is_refused_with_what_has(counts: th.Fit) -> None:
         th.fit("y ~ x", TABLE).predict(NEW, groups="new")
     with pytest.raises(refused, match="'new' is of predict alone"):
         counts.predictions(groups="new")
+
+
+def test_sums_of_gradients_are_the_sums_of_their_rows() -> None:
+    """Of known groups and a smooth term, on two parameters."""
+    from thetahat.evaluation.known_groups import known
+
+    fit = th.fit("count ~ c + s(x, k=5) + (x | g)", TABLE, "negative_binomial", dispersion="~ c + (1 | g)")
+    for groups in ("known", "average"):
+        model = known(fit.objective, groups)[0].model
+        batch = next(iter(fit.source.batches(model)))
+        slopes = [torch.from_numpy(rng.normal(size=n)) for _ in range(2)]
+        np.testing.assert_allclose(
+            model.pulled(batch, slopes), model.gradient_rows(batch, slopes).sum(0), rtol=1e-9, atol=1e-9
+        )

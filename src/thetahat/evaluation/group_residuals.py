@@ -60,8 +60,13 @@ class Spread:
     p: float
 
 
-def residuals_by_group(fit: Fit, *, seed: int = 0) -> pd.DataFrame:
+def residuals_by_group(fit: Fit, residuals: np.ndarray | pd.Series | None = None) -> pd.DataFrame:
     """A row a row and grouping factor: factor, group, residual (quantile, given the modes).
+
+    Parameters
+    ----------
+    residuals
+        one for each row that was given, as `fit.residuals` has them; None: the quantile residuals
 
     Raises
     ------
@@ -71,7 +76,7 @@ def residuals_by_group(fit: Fit, *, seed: int = 0) -> pd.DataFrame:
     model = fit.model
     if not isinstance(model, Mixed) or not model.groupings:
         raise BadArgument("residuals within groups are of a formula with random effects, (1 | g).")
-    values = np.asarray(fit.residuals("quantile", seed=seed), dtype=float)
+    values = np.asarray(fit.residuals("quantile") if residuals is None else residuals, dtype=float)
     batch, kept = whole(fit.objective), alignment_of(fit.source).numbers
     own = values[kept]
     parts = []

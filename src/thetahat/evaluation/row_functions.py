@@ -33,6 +33,7 @@ from ..models.regression import Regression
 from ..protocols import Categories, encoder_of
 from ..types import Data, Level, ModelLike
 from .fitted_values import eta_of, extras_of, free_of, gradient_rows, natural_at
+from .known_groups import Known
 
 CELLS = 2**23  # numbers of a block of gradients
 LABEL = "\0row"  # the column of each row's label, which no user's column is called; shown as "row"
@@ -277,8 +278,9 @@ def averages(
             total = torch.nn.functional.pad(total, (0, more))
             value = torch.nn.functional.pad(value, (0, 0, 0, more))
             gradient = [torch.nn.functional.pad(g, (0, 0, 0, more)) for g in gradient]
-        few = cells <= FEW and isinstance(setting.model, Regression)
-        step = BLOCK if few else max(256, CELLS // max(setting.size, 1))
+        few = cells <= FEW and isinstance(setting.model, (Regression, Known))
+        width = max(setting.size, sum(q.numel() for q in setting.model.parameters()))
+        step = BLOCK if few else max(256, CELLS // max(width, 1))
         for start in range(0, len(frame), step):
             rows = slice(start, start + step)
             w, c = torch.from_numpy(weight[rows]), torch.from_numpy(cell[rows])
@@ -301,6 +303,9 @@ def _pulled(setting: Setting, batch: Batch, slopes: list[Tensor], w: Tensor, c: 
     model, parts = setting.model, []
     for cell in range(cells):
         own = w * (c == cell)
+        if isinstance(model, Known):
+            parts.append(model.pulled(batch, [own * s for s in free_of(model, slopes)]))
+            continue
         out = torch.zeros(model.layout.size, dtype=torch.float64)
         for predictor, s in zip(model.predictors, free_of(model, slopes), strict=True):
             predictor.pull(batch, own * s, out)

@@ -35,7 +35,7 @@ from ..protocols import Categories
 from ..types import Chart
 from . import group_charts, influence_chart, level_charts, plots, survival_charts
 from .formatting import count, fixed, join, number, plural, probability
-from .scatter import SEED
+from .scatter import quantile_residuals
 
 if TYPE_CHECKING:
     from ..result import Fit
@@ -221,7 +221,7 @@ def _chi2(row: pd.Series) -> str:
 
 def residuals(fit: Fit) -> Iterator[str]:
     """Mean and standard deviation of quantile residuals, and their tests."""
-    values = np.asarray(fit.residuals("quantile", seed=SEED), dtype=float)
+    values = np.asarray(quantile_residuals(fit), dtype=float)
     values = values[np.isfinite(values)]
     mean = round(float(values.mean()), 3) + 0.0  # of −0.0002 no minus sign is left
     scale = (
@@ -251,7 +251,7 @@ def residuals(fit: Fit) -> Iterator[str]:
 
 def within(fit: Fit) -> Iterator[str]:
     """Whether the residuals of all groups spread alike."""
-    for factor, part in residuals_by_group(fit).groupby("factor", sort=False):
+    for factor, part in residuals_by_group(fit, quantile_residuals(fit)).groupby("factor", sort=False):
         found = spread_of(part)
         if found is None:
             continue

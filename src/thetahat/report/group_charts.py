@@ -13,7 +13,7 @@ from ..evaluation.group_residuals import residuals_by_group, standardised_modes
 from ..printable import printable
 from ..types import Chart
 from .formatting import count
-from .scatter import quantiles
+from .scatter import quantile_residuals, quantiles
 from .theme import HEIGHT, MAIN, QUIET, WIDTH, titled
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def modes(fit: Fit) -> list[Chart]:
 def residuals(fit: Fit) -> list[Chart]:
     """Quantile residuals within the groups of each factor."""
     return [
-        of_groups(part, str(factor)) for factor, part in residuals_by_group(fit).groupby("factor", sort=False)
+        of_groups(part, str(factor))
+        for factor, part in residuals_by_group(fit, quantile_residuals(fit)).groupby("factor", sort=False)
     ]
 
 

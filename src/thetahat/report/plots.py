@@ -25,7 +25,7 @@ from ..types import OF_SEED, Chart, Settings
 from . import influence_chart, level_charts, random_effects, smooths, survival_charts
 from .facts import BESIDE, Facts, Line, gather
 from .formatting import number, plural
-from .scatter import POINTS, SEED, against_fitted, quantiles
+from .scatter import POINTS, against_fitted, quantile_residuals, quantiles
 from .theme import GRID, HEIGHT, INK, MAIN, QUIET, SECOND, WIDTH, titled
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def residuals(fit: Fit) -> list[Chart]:
     family = family_of(fit.model)
     if isinstance(family, Cox):
         return survival_charts.residuals(fit)
-    found = fit.residuals("quantile", seed=SEED)
+    found = quantile_residuals(fit)
     values, labels = np.asarray(found, dtype=float), found.index if isinstance(found, pd.Series) else None
     panels = [quantiles(values)]
     mean = not isinstance(family, Categories)  # which has none, and if ordered a location

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import altair as alt
 import numpy as np
@@ -14,9 +15,20 @@ from ..types import Chart
 from .formatting import count
 from .theme import HEIGHT, MAIN, QUIET, SECOND, WIDTH, titled
 
+if TYPE_CHECKING:
+    from ..result import Fit
+
 POINTS = 2000  # of a scatter
 ROW = "row "
 SEED = 0  # of the draw that leaves the others out, and of randomised residuals
+
+
+def quantile_residuals(fit: Fit) -> np.ndarray | pd.Series:
+    """Those of the fit, computed once for sentences and charts."""
+    out: np.ndarray | pd.Series = fit._cached(
+        ("quantile residuals", SEED), lambda: fit.residuals("quantile", seed=SEED)
+    )
+    return out
 
 
 def against_fitted(
