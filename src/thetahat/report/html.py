@@ -45,6 +45,7 @@ PALETTE = {
     "grid": theme.GRID,
     "main": theme.MAIN,
     "second": theme.SECOND,
+    **dict(zip(("third", "fourth", "fifth"), theme.COLOURS[3:], strict=True)),
 }
 LARGE, TOKENS = (
     20_000_000,
@@ -414,5 +415,6 @@ def environment() -> jinja2.Environment:
         "number": formatting.number,
         "probability": formatting.probability,
         "minuses": formatting.minuses,
+        "together": lambda text: text.replace(" = ", "\u00a0=\u00a0"),  # no line breaks within p = 0.05
     }
     return out

@@ -32,11 +32,17 @@ def charts(fit: Fit) -> list[Chart]:
     x = alt.X("leverage:Q", title="leverage", axis=alt.Axis(grid=False, tickCount=5))
     y = alt.Y("cook:Q", title="Cook's distance", axis=alt.Axis(tickCount=6))
     dots = alt.Chart(data).mark_circle(size=size_of(len(data)), color=MAIN, opacity=opacity_of(len(data)))
-    names = alt.Chart(_apart(data.head(NAMED))).mark_text(
-        align="right", baseline="bottom", dx=-4, dy=-2, fontSize=10, color=INK
-    )
+    named = _apart(data.head(NAMED))
+    near = named["leverage"] < ACROSS * data["leverage"].max()  # whose names would run into the axis
+    names = [
+        alt.Chart(part).mark_text(align=side, baseline="bottom", dx=dx, dy=-2, fontSize=10, color=INK)
+        for part, side, dx in ((named[~near], "right", -4), (named[near], "left", 4))
+    ]
     left = f"; {count(len(data))} of {count(len(table))} rows drawn" if len(data) < len(table) else ""
-    layers = [dots.encode(x=x, y=y, description="said:N"), names.encode(x=x, y=y, text="row:N")]
+    layers = [
+        dots.encode(x=x, y=y, description="said:N"),
+        *(part.encode(x=x, y=y, text="row:N") for part in names),
+    ]
     return [
         alt.layer(*layers).properties(
             width=WIDTH,
