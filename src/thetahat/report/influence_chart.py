@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from ..printable import printable
-from ..types import Chart
+from ..types import Chart, Settings
 from .formatting import count
 from .scatter import POINTS, opacity_of, row_named, size_of
 from .theme import HEIGHT, INK, MAIN, WIDTH, titled
@@ -34,9 +34,10 @@ def charts(fit: Fit) -> list[Chart]:
     dots = alt.Chart(data).mark_circle(size=size_of(len(data)), color=MAIN, opacity=opacity_of(len(data)))
     named = _apart(data.head(NAMED))
     near = named["leverage"] < ACROSS * data["leverage"].max()  # whose names would run into the axis
+    text: Settings = {"baseline": "bottom", "dy": -2, "fontSize": 10, "color": INK}
     names = [
-        alt.Chart(part).mark_text(align=side, baseline="bottom", dx=dx, dy=-2, fontSize=10, color=INK)
-        for part, side, dx in ((named[~near], "right", -4), (named[near], "left", 4))
+        alt.Chart(named[~near]).mark_text(align="right", dx=-4, **text),
+        alt.Chart(named[near]).mark_text(align="left", dx=4, **text),
     ]
     left = f"; {count(len(data))} of {count(len(table))} rows drawn" if len(data) < len(table) else ""
     layers = [
