@@ -748,7 +748,7 @@ class Fit(FitEffects, FitTests, FitTables):
         from .evaluation import concordance, new_data
 
         source = self.source if data is None else new_data.source_like(self.model, data)
-        return concordance.of_model(self.model, source)
+        return concordance.of_model(self.model if self._is_cox else self._of_rows().model, source)
 
     def sample(
         self,

@@ -303,3 +303,24 @@ def test_a_profile_that_cannot_be_followed_leaves_the_others_and_says_so(tmp_pat
     section = page[page.index("<h2>Profile likelihoods") : page.index("<h2>Scores")]
     assert section.count("<svg") >= 2
     assert "<h2>Smoothing</h2>" in page
+
+
+def test_cox_s_model_without_predictors_and_a_mixed_family_of_times_have_reports(tmp_path: Path) -> None:
+    """Of a mixed model the concordance is that of the medians at the modes of the random effects."""
+    page = Balanced()
+    page.feed(th.fit("Surv(t, e) ~ 1", DATA, "cox").report(tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert [c for c in page.charts if c in CHARTS["cox"]] == [
+        "Calibration",
+        "Survival",
+        "Cox–Snell residuals",
+    ]
+    fit = th.fit("Surv(t, e) ~ x + (1 | site)", DATA, "weibull")
+    found = fit.concordance()
+    wanted = th.evaluation.concordance.concordance(
+        DATA["t"].to_numpy(), DATA["e"].to_numpy(), np.asarray(fit.predict(what="linear"))
+    )
+    assert found.value == pytest.approx(wanted.value, abs=1e-12)
+    page = Balanced()
+    page.feed(fit.report(tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert f"{found.value:.3f}" in sentence(page, "Concordance")
+    assert "Residuals within site" in page.charts

@@ -26,6 +26,7 @@ from ..data.source import Source
 from ..data.table import aligned_rows
 from ..errors import BadArgument
 from ..families.base import Family
+from ..families.ordinal import Ordinal
 from ..inference.covariance import Covariance
 from ..likelihood import Objective
 from ..models.base import family_of
@@ -216,6 +217,10 @@ def _probabilities(setting: Setting, family: Family, first: Batch) -> list[Quant
         size = of(*natural_at(family, eta_of(setting.model, first[:1]))).shape[-1]
 
     def one(j: int) -> Callable[[Sequence[Tensor], dict[str, Tensor]], Tensor]:
+        if isinstance(family, Ordinal):  # one column, without the others
+            return lambda eta, extras: family.log_prob(
+                torch.full_like(eta[0], j), *natural_at(family, eta)
+            ).exp()
         return lambda eta, extras: of(*natural_at(family, eta))[..., j]
 
     levels = levels_of(setting.reader) or tuple(range(size))

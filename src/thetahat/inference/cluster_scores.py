@@ -41,7 +41,8 @@ def unit_scores(objective: Objective, terms: list[LogLikelihood], batch: Batch) 
         s = scores(term.scored, batch, weight).to(torch.float64)
         if weight is not None:
             s = s * weight.reshape(-1, 1)
-        out[:, objective.positions(term.model)] += s.reshape(len(batch), -1, s.shape[-1]).sum(1)
+        each = len(s) // max(len(batch), 1)  # said, as a model without parameters leaves it open
+        out[:, objective.positions(term.model)] += s.reshape(len(batch), each, s.shape[-1]).sum(1)
     return out
 
 

@@ -71,7 +71,7 @@ def questions(fit: Fit) -> list[Question]:
     out = []
     if isinstance(family, Cox):
         plain = not isinstance(model, Mixed)
-        out = [Question(concordance)] if plain else []
+        out = [Question(concordance)] if plain and fit.names else []
         out += [Question(of_times, plots.calibration), Question(curves, survival_charts.curves)]
         out += [Question(hazards, survival_charts.proportional_hazards)] if plain and fit.names else []
         return [*out, Question(cox_snell, survival_charts.residuals)]
@@ -115,7 +115,7 @@ def concordance(fit: Fit) -> Iterator[str]:
     low, high = found.interval()
     yield (
         f"Concordance {found.value:.3f} (95% {low:.3f} to {high:.3f}): of {count(found.pairs)} pairs of which it is known whose time was "
-        f"longer, the fit tells {100 * found.value:.1f}% rightly; guessing tells half."
+        f"longer, the fit tells {100 * found.value:.1f}% rightly (ties of its predictions count half); guessing tells half."
     )
 
 

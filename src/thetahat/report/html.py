@@ -293,7 +293,7 @@ def profiles(fit: Fit, facts: Facts, figures: Callable[..., Figures]) -> Figures
     found = [figures(lambda line=line: [plots.profile_of(fit, line)]) for line in plots.profiled(facts)]
     return Figures(
         tuple(chart for each in found for chart in each.charts),
-        " ".join(each.why for each in found if each.why),
+        " ".join(dict.fromkeys(each.why for each in found if each.why)),
     )
 
 
