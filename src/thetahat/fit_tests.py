@@ -141,6 +141,19 @@ class FitTests:
         assert clusters is not None
         return wild.wild_bootstrap(self.objective, self.theta, hypothesis, clusters[0], draws, seed)
 
+    def proportional_odds(self, test: str = "likelihood_ratio") -> pd.DataFrame:
+        """Of an ordinal response: whether the effect of each term is the same at every threshold (R's ordinal::nominal_test;
+        Brant's test is Wald's form of it), and of all terms together: statistic, df, p.
+
+        Parameters
+        ----------
+        test
+            "likelihood_ratio", or "score", which fits no larger model
+        """
+        from .inference import proportional_odds
+
+        return proportional_odds.proportional_odds(self.objective, self.theta, test)
+
     # ---- criteria ------------------------------------------------------------------------------------------
 
     def deviance(self) -> pd.Series:
@@ -208,6 +221,25 @@ class FitTests:
         from .evaluation import checks
 
         return checks.check(self.objective, self.theta, draws, seed)
+
+    def survival_calibration(
+        self, groups: int = 3, times: Sequence[float] | None = None, level: float = 0.95
+    ) -> pd.DataFrame:
+        """Of times that may be censored (Cox's model too): the mean survival curve of each of several groups of risk beside Kaplan
+        and Meier's: group, time, predicted, observed, low, high, n.
+
+        Parameters
+        ----------
+        groups
+            of equal numbers of rows, by predicted risk at the median time of events
+        times
+            at which; None: 60 quantiles of the times of events
+        level
+            of Kaplan and Meier's intervals
+        """
+        from .evaluation import survival_calibration
+
+        return survival_calibration.survival_calibration(self, groups, times, level)  # type: ignore[arg-type]
 
     # ---- the lasso's path ----------------------------------------------------------------------------------
 

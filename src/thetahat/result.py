@@ -580,7 +580,8 @@ class Fit(FitEffects, FitTests, FitTables):
             "prediction" (of a new y)
         groups
             of a mixed model: "known", the groups that were fitted (the default), or "average", random effects left
-            out, for which new rows need no grouping column; smooth terms count in both
+            out, for which new rows need no grouping column, or "new": random effects integrated out, the mean of a group that
+            was not fitted, whose interval of a new y holds how groups differ. Smooth terms count in all
         times
             at which a curve is predicted, at least 0
         unseen
@@ -599,6 +600,8 @@ class Fit(FitEffects, FitTests, FitTables):
                 f"times= is of a curve, and what={what!r} is not one. Accepted with times: "
                 f"{', '.join(map(repr, survival_prediction.WHATS))}."
             )
+        if groups == "new":
+            return self._of_new_group(data, what, level, kind, covariance, by, unseen)
         plain = level is None or kind == "plug-in" or what == "quantile"
         objective = self._of_rows(groups, "predict")
         if level is not None and kind != "confidence" and groups == "average":
@@ -615,6 +618,35 @@ class Fit(FitEffects, FitTests, FitTables):
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out
 
+    def _of_new_group(
+        self,
+        data: Data,
+        what: str,
+        level: float | None,
+        kind: str,
+        covariance: str | None,
+        by: str | Sequence[str] | None,
+        unseen: str,
+    ) -> np.ndarray | pd.Series | pd.DataFrame:
+        """`predict` of a group that was not fitted."""
+        from .evaluation import marginal_prediction, new_data
+        from .evaluation.known_groups import Known
+        from .models.mixed import Mixed
+
+        if not isinstance(self.model, Mixed):
+            raise BadArgument(
+                f"predict(groups='new') integrates over the random effects of a formula, and a {type(self.model).__name__} has "
+                "none. Of latent variables of one's own draw them: fit.sample(4000, data)."
+            )
+        known = self._of_rows("average").model
+        assert isinstance(known, Known)
+        smooth = any(r.smooth for r in self.model.random)
+        V = None if level is None else self._joint("average") if smooth else self._prepared(covariance, by)
+        rows, alignment = new_data.aligned(known, self.source, data, unseen, False)
+        found = marginal_prediction.predict_new(self.objective, known, V, rows, what, level=level, kind=kind)
+        out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
+        return out
+
     def _refuse_without_groups(self, kind: str) -> None:
         """An interval of a new y at random effects of 0, which leaves out how groups differ."""
         from .models.random_effects import RandomEffects
@@ -622,7 +654,7 @@ class Fit(FitEffects, FitTests, FitTables):
         if isinstance(self.model, RandomEffects) and any(not r.smooth for r in self.model.random):
             raise BadArgument(
                 f"predict(kind={kind!r}, groups='average'): an interval of a new y that leaves out how groups differ is too "
-                "narrow for a new group. Accepted: groups='known'; of new groups draw it, fit.sample(4000, data)."
+                "narrow for a new group. Accepted: groups='known', or of a new group groups='new'."
             )
 
     def _curves(
@@ -716,7 +748,7 @@ class Fit(FitEffects, FitTests, FitTables):
         from .evaluation import concordance, new_data
 
         source = self.source if data is None else new_data.source_like(self.model, data)
-        return concordance.of_model(self.model, source)
+        return concordance.of_model(self.model if self._is_cox else self._of_rows().model, source)
 
     def sample(
         self,
@@ -809,7 +841,7 @@ class Fit(FitEffects, FitTests, FitTables):
 
     def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray | pd.Series | pd.DataFrame:
         """Of each row: "quantile" (randomised for counts; standard normal if the model is true), "response",
-        "pearson", "deviance"; of Cox's model "martingale", "deviance", "score", "dfbeta", "schoenfeld", "scaled schoenfeld".
+        "pearson", "deviance"; of Cox's model "martingale", "cox-snell", "deviance", "score", "dfbeta", "schoenfeld", "scaled schoenfeld".
 
         One for each row that was given, in its order and with its index, as `predict` does: NaN where the fit
         left the row out.
@@ -836,10 +868,12 @@ class Fit(FitEffects, FitTests, FitTables):
         ----------
         at
             of censored times, P(T ≤ at) is predicted, and Kaplan and Meier's observed; None: at the median of
-            the times of events
+            the times of events. Of a response that is a category: the probability of each level
         """
-        from .evaluation import calibration, new_data
+        from .evaluation import calibration, new_data, survival_calibration
 
+        if self._is_cox:
+            return survival_calibration.calibration(self, data, bins=bins, level=level, at=at)
         source = self.source if data is None else new_data.source_like(self.model, data)
         return calibration.calibration(self._of_rows().model, source, bins=bins, level=level, at=at)
 
@@ -1077,7 +1111,8 @@ class Fit(FitEffects, FitTests, FitTables):
         return summary.Summary(self, level=level, covariance=covariance, by=by, exponentiate=exponentiate)
 
     def plot(self, what: str = "estimates") -> Chart:
-        """A chart: "estimates", "calibration", "residuals", "profile", "random_effects", "trace"."""
+        """A chart: "estimates", "calibration", "residuals", "survival", "proportional_hazards", "influence", "profile",
+        "random_effects", "smooths", "trace"."""
         from .report import plots
 
         return plots.plot(self, what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -143,10 +144,29 @@ def test_what_cannot_be_calibrated_is_refused(call, message):
         call(th.fit("claims ~ x", DATA, "poisson"))
 
 
-def test_a_category_has_no_mean_to_bin_and_no_order_for_a_histogram():
+def test_of_a_category_each_level_s_probability_stands_beside_its_share():
+    """With one bin: the mean of predict's probabilities, and how often the level came."""
     fit = th.fit("choice ~ x", DATA, "categorical")
-    with pytest.raises(BadArgument, match="no mean"):
-        calibration(fit.model, fit.source)
+    found, wanted = calibration(fit.model, fit.source, bins=1), fit.predict(what="probabilities")
+    np.testing.assert_allclose(found["predicted"], wanted.mean(), rtol=1e-12)
+    shares = pd.Series(DATA["choice"]).value_counts(normalize=True)[list(found["level"])]
+    np.testing.assert_allclose(found["observed"], shares, rtol=1e-12)
+    low, high = wilson(shares.to_numpy() * len(wanted), np.full(len(shares), len(wanted)))
+    np.testing.assert_allclose(found[["low", "high"]], np.column_stack([low, high]), rtol=1e-12)
+    parts = calibration(fit.model, fit.source, bins=4)
+    for level, part in parts.groupby("level"):
+        rank = np.argsort(np.argsort(wanted[level].to_numpy(), kind="stable"), kind="stable")
+        own = rank * 4 // len(rank)
+        np.testing.assert_allclose(
+            part["predicted"], wanted[level].groupby(own).mean().to_numpy(), rtol=1e-12
+        )
+        np.testing.assert_allclose(
+            part["observed"], (pd.Series(DATA["choice"]) == level).groupby(own).mean().to_numpy(), rtol=1e-12
+        )
+
+
+def test_a_category_has_no_order_for_a_histogram():
+    fit = th.fit("choice ~ x", DATA, "categorical")
     with pytest.raises(BadArgument, match="no cdf"):
         pit(fit.model, fit.source)
 

@@ -107,6 +107,8 @@ def test_text_that_a_model_of_one_s_own_does_not_read_is_left_out_and_text_that_
     np.testing.assert_allclose(th.fit(_line, data).estimates, th.fit(_line, data[["x", "y"]]).estimates)
     with pytest.raises(th.errors.WrongType, match="'g' holds text, and your own model reads it"):
         th.fit(_reads_text, data)
+    rows = data[["x", "g"]]  # to predict, without a response
+    np.testing.assert_array_equal(th.fit(_line, data).predict(rows), th.fit(_line, data).predict(rows[["x"]]))
 
 
 def test_what_a_model_of_one_s_own_cannot_do_is_refused_with_what_can_be_done() -> None:

@@ -312,3 +312,27 @@ def test_several_dimensions_of_a_smaller_factor_are_refused() -> None:
 
     with pytest.raises(th.errors.BadArgument, match="'subject'; of any other factor, one"):
         th.fit(own, counts())
+
+
+@th.model(level=0.0, sigma=th.positive(1.0), b=th.latent(by="who", sd=1.0))
+def _means(batch, level, sigma, b):  # type: ignore[no-untyped-def]
+    return th.families.Normal().at(level + b, sigma)
+
+
+@th.model(level=0.0, sigma=th.positive(1.0), b=th.latent(by="who", sd=1.0))
+def _reads_text(batch, level, sigma, b):  # type: ignore[no-untyped-def]
+    return th.families.Normal().at(level + batch["note"] + b, sigma)
+
+
+def test_text_that_is_not_read_is_left_out_and_text_that_is_read_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    who = np.repeat([f"p{i}" for i in range(10)], 4)
+    table = pd.DataFrame(
+        {"who": who, "note": list("ab") * 20, "y": np.repeat(rng.normal(size=10), 4) + rng.normal(size=40)}
+    )
+    fit, plain = th.fit(_means, table), th.fit(_means, table.drop(columns="note"))
+    assert fit.estimates.equals(plain.estimates)
+    new = table.drop(columns="y")
+    np.testing.assert_array_equal(fit.predict(new), plain.predict(new.drop(columns="note")))
+    with pytest.raises(th.errors.WrongType, match="'note' holds text, and your own model reads it"):
+        th.fit(_reads_text, table)

@@ -11,6 +11,7 @@ import pytest
 import thetahat as th
 from thetahat.report.effects import MOST, effects
 from thetahat.report.facts import gather
+from thetahat.report.formatting import number
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +116,24 @@ def test_of_a_time_the_sentence_names_the_time(frame) -> None:
     assert " more t on average" in sentences(fit)[0]
 
 
-@pytest.mark.parametrize(("formula", "family"), [("y ~ 1", "normal"), ("Surv(t, h > 3) ~ x", "cox")])
-def test_a_model_without_effects_or_without_a_mean_opens_as_before(
-    frame, formula, family, tmp_path: Path
-) -> None:
-    fit = th.fit(formula, frame | {"e": np.ones(200)}, family)
+def test_of_cox_s_model_the_sentence_has_the_hazard_ratio(frame) -> None:
+    """exp(β̂) and the ends of its interval: Wald's, of the summary."""
+    fit = th.fit("Surv(t, h > 3) ~ x + g", frame, "cox")
+    found = effects(fit, gather(fit))
+    ratio = np.exp(fit.estimates["x"])
+    low, high = fit.intervals(parameters="x", exponentiate=True).iloc[0]
+    assert found.sentences[0].startswith(
+        f"One more unit of x goes with a hazard {number(ratio, 3)} times as large (95% interval {number(low, 3)} to "
+        f"{number(high, 3)})"
+    )
+    name = next(n for n in fit.names if n.startswith("g["))
+    assert f"{number(np.exp(fit.estimates[name]), 3)} times as large" in found.sentences[1]
+    assert found.margins is not None
+    assert "Ratios of hazards" in found.note
+
+
+def test_a_model_without_effects_opens_as_before(frame, tmp_path: Path) -> None:
+    fit = th.fit("y ~ 1", frame)
     assert sentences(fit) == ()
     page = fit.report(tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<details" not in page

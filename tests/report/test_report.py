@@ -104,6 +104,12 @@ def test_every_chart_can_be_drawn(ships: th.Fit, what: str) -> None:
         x = np.linspace(0, 1, 30)
         table = {"y": np.sin(5 * x) + np.tile([0.0, 0.4, -0.3], 10), "x": x, "g": np.tile([0, 1, 2], 10)}
         fit = th.fit("y ~ s(x, k=5) + (1 | g)", table)
+    if what in ("survival", "proportional_hazards"):
+        fit = th.fit(
+            "Surv(t, e) ~ x",
+            {"t": np.arange(1.0, 31.0), "e": np.ones(30), "x": np.tile([0, 1, 1], 10)},
+            family="cox",
+        )
     assert fit.plot(what).to_dict()["config"]["background"] == "white"
 
 
@@ -117,8 +123,8 @@ def test_the_report_opens_offline_and_has_its_charts(ships: th.Fit, tmp_path: Pa
     assert not [a for a in page.addresses if not a.startswith("#")]
     assert "script" not in page.tags
     assert (
-        page.tags["svg"] == 1 + 1 + 1 + 2 + 6 + 2
-    )  # effects, estimates, calibration, residuals, profiles, the run
+        page.tags["svg"] == 1 + 1 + 1 + 2 + 1 + 6 + 2
+    )  # effects, estimates, calibration, residuals, influence, profiles, the run
     text = " ".join(page.text)
     assert "0.3845" in text
     assert "th.fit(" in text

@@ -1,7 +1,8 @@
 """Whether what the model says happens as often as it says.
 
     calibration   rows sorted by predicted mean, in bins of equal numbers: predicted against observed, with an interval. Of censored times,
-                  whose mean nobody has seen: P(T ≤ t) at one time, predicted against Kaplan and Meier's
+                  whose mean nobody has seen: P(T ≤ t) at one time, predicted against Kaplan and Meier's. Of a category: the
+                  probability of each level
     pit           u = F(y | x), a histogram: flat if every predictive distribution is right
 
 References
@@ -22,9 +23,11 @@ from scipy.stats import binom
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
+from ..families.base import Family
 from ..families.censored import Censored
+from ..protocols import Categories
 from ..types import ModelLike
-from .fitted_values import batches, extras_of, family_for, mean_of, parameters_of, response_of
+from .fitted_values import batches, extras_of, family_for, levels_of, mean_of, parameters_of, response_of
 from .kaplan_meier import kaplan_meier
 from .residuals import residuals
 
@@ -53,7 +56,8 @@ def calibration(
     -------
     pd.DataFrame
         a row a bin: predicted, observed, low, high, n (observations; trials of a binomial). `attrs["at"]`: t
-        of censored times
+        of censored times. Of a response that is a category a row a level and bin, by quantiles of that level's
+        probability, with the column level before
 
     Raises
     ------
@@ -67,6 +71,8 @@ def calibration(
         return _of_times(model, source, bins, level, at)
     if at is not None:
         raise BadArgument(f"at={at!r} is of censored times; {family} is not censored.")
+    if isinstance(family, Categories):
+        return _of_levels(model, family, source, bins, level)
     parts = []
     share = False
     for batch in batches(source, model):
@@ -92,6 +98,30 @@ def calibration(
     return pd.DataFrame({"predicted": p, "observed": o, "low": low, "high": high, "n": n})
 
 
+def _of_levels(
+    model: ModelLike, family: Family, source: Batch | Source, bins: int, level: float
+) -> pd.DataFrame:
+    """The probability of each level, predicted and observed."""
+    assert isinstance(family, Categories)
+    parts = []
+    with torch.no_grad():
+        for batch in batches(source, model):
+            share = family.probabilities(*parameters_of(model, batch)).to(torch.float64)
+            parts.append((share.numpy(), response_of(model, batch).numpy(), batch.count.numpy()))
+    shares, y, count = (np.concatenate(part) for part in zip(*parts, strict=True))
+    shares, y, count = (v[seen(count)] for v in (shares, y, count.astype(np.float64)))
+    names = levels_of(model) or range(shares.shape[1])
+    out = []
+    for j, name in enumerate(names):
+        code = binned(shares[:, j], count, bins)
+        n = np.bincount(code, count)
+        p, happened = (np.bincount(code, count * v) for v in (shares[:, j], y == j))
+        low, high = wilson(happened, n, level)
+        found = {"predicted": p / n, "observed": happened / n, "low": low, "high": high, "n": n}
+        out.append(pd.DataFrame({"level": name, **found}))
+    return pd.concat(out, ignore_index=True)
+
+
 def _of_times(
     model: ModelLike, source: Batch | Source, bins: int, level: float, at: float | None
 ) -> pd.DataFrame:
@@ -100,16 +130,34 @@ def _of_times(
     time, event, entry, count = (
         np.concatenate(part) for part in zip(*(_watched(model, b) for b in read), strict=True)
     )
-    if at is None:
-        if not event.any():
-            raise BadArgument(
-                "no row says when something happened: every time is censored, and there is nothing to "
-                "compare with."
-            )
-        at = float(np.quantile(time[event & seen(count)], 0.5, method="inverted_cdf"))
+    at = median_event(time, event, count) if at is None else at
     if not np.isfinite(at):
         raise BadArgument(f"at={at!r}. Accepted: a time, such as the median.")
     risk = np.concatenate([_risk(model, b, at) for b in read])
+    return by_risk(time, event, entry, count, risk, bins, level, at)
+
+
+def median_event(time: np.ndarray, event: np.ndarray, count: np.ndarray) -> float:
+    """The median of the times at which something happened."""
+    if not event[seen(count)].any():
+        raise BadArgument(
+            "no row says when something happened: every time is censored, and there is nothing to "
+            "compare with."
+        )
+    return float(np.quantile(time[event & seen(count)], 0.5, method="inverted_cdf"))
+
+
+def by_risk(
+    time: np.ndarray,
+    event: np.ndarray,
+    entry: np.ndarray,
+    count: np.ndarray,
+    risk: np.ndarray,
+    bins: int,
+    level: float,
+    at: float,
+) -> pd.DataFrame:
+    """P(T ≤ at), predicted (n,) and by Kaplan and Meier, in groups of equal predicted risk."""
     time, event, entry, count, risk = (v[seen(count)] for v in (time, event, entry, count, risk))
     code = binned(risk, count, bins)
     n = np.bincount(code, count)

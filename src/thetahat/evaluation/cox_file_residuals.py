@@ -18,11 +18,14 @@ from .cox_fits import CoxFile, stratum_names
 BY_ROW = ("score", "dfbeta")  # a column each coefficient
 
 
-def deviance(martingale: Tensor, event: Tensor) -> Tensor:
-    """sign(M) √(−2 (M + events log(events − M))), (n,)."""
-    inner = martingale + torch.special.xlogy(event, event - martingale)
-    out: Tensor = torch.sign(martingale) * (-2 * inner).clamp(min=0).sqrt()
-    return out
+def of_martingale(kind: str, martingale: Tensor, event: Tensor) -> Tensor:
+    """The residual of this kind, a number each row: events − M, or sign(M) √(−2 (M + events log(events − M))), (n,)."""
+    if kind == "cox-snell":
+        return event - martingale
+    if kind == "deviance":
+        inner = martingale + torch.special.xlogy(event, event - martingale)
+        return torch.sign(martingale) * (-2 * inner).clamp(min=0).sqrt()
+    return martingale
 
 
 def blocks(found: CoxFile, kind: str) -> Iterator[pd.DataFrame]:
@@ -39,9 +42,8 @@ def blocks(found: CoxFile, kind: str) -> Iterator[pd.DataFrame]:
             values = _scores(rows, weight, inverse)
             yield pd.DataFrame(values.numpy(), beside.index, found.model.names)
         else:
-            M = rows.martingale
-            M = deviance(M, batch["event"]) if kind == "deviance" else M
-            yield pd.DataFrame({kind: M.numpy()}, beside.index)
+            values = of_martingale(kind, rows.martingale, batch["event"])
+            yield pd.DataFrame({kind: values.numpy()}, beside.index)
 
 
 def _scores(rows: Rows, weight: Tensor | None, inverse: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Residuals of Cox's model, and the test of its proportional hazards.
 
     martingale           M_i = events_i − q_i, q_i the expected number by `models.partial`
+    cox-snell            events_i − M_i = Λ̂(t_i | x_i) since it entered: as times of rate 1, censored where t_i is, if the model is true
     deviance             sign(M) √(−2 (M + events log(events − M))): as normal as martingale residuals can be made
     score                each row's part of the gradient: Σ over the times at which it is at risk of (x − x̄) dM
     dfbeta               J⁻¹ times it: about how much β̂ changes if the row is left out
@@ -9,9 +10,9 @@
 
 References
 ----------
-Therneau, Grambsch and Fleming (1990), Martingale-based residuals for survival models; Grambsch and Therneau (1994),
-Proportional hazards tests and diagnostics based on weighted residuals; Therneau and Grambsch (2000), Modeling
-Survival Data.
+Cox and Snell (1968), A general definition of residuals; Therneau, Grambsch and Fleming (1990), Martingale-based residuals
+for survival models; Grambsch and Therneau (1994), Proportional hazards tests and diagnostics based on weighted residuals;
+Therneau and Grambsch (2000), Modeling Survival Data.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from .outliers import alignment_of
 if TYPE_CHECKING:
     from ..result import Fit
 
-KINDS = ("martingale", "deviance", "score", "dfbeta", "schoenfeld", "scaled schoenfeld")
-ALONE = ("martingale", "deviance")  # a number each row
+KINDS = ("martingale", "cox-snell", "deviance", "score", "dfbeta", "schoenfeld", "scaled schoenfeld")
+ALONE = ("martingale", "cox-snell", "deviance")  # a number each row
 TRANSFORMS = ("km", "identity", "rank", "log")
 
 
@@ -45,11 +46,11 @@ def residuals(fit: Fit, kind: str = "martingale") -> np.ndarray | pd.Series | pd
     Parameters
     ----------
     kind
-        "martingale", "deviance": a number each row that was given, NaN where the fit left it out. "score", "dfbeta": a
+        "martingale", "cox-snell", "deviance": a number each row that was given, NaN where the fit left it out. "score", "dfbeta": a
         frame with a column each coefficient, likewise. Of a fit with random effects or smooth terms there are the first
-        two, at the conditional modes. "schoenfeld", "scaled schoenfeld": a row each event, in rising
+        three, at the conditional modes. "schoenfeld", "scaled schoenfeld": a row each event, in rising
         time (within strata), with the time, the stratum where there are several, and a column each coefficient. Of a
-        row that stands for several, "martingale", "deviance" and "score" are of one of them, "dfbeta" of all
+        row that stands for several, "martingale", "cox-snell", "deviance" and "score" are of one of them, "dfbeta" of all
 
     Raises
     ------
@@ -76,10 +77,8 @@ def residuals(fit: Fit, kind: str = "martingale") -> np.ndarray | pd.Series | pd
             s = (s * found.unit[:, None]) @ found.inverse()
         frame: pd.DataFrame = alignment_of(fit.source)(pd.DataFrame(s.numpy(), columns=found.model.names))
         return frame
-    martingale, events = _martingale(found), found.batch["event"]
-    if kind == "deviance":
-        martingale = cox_file_residuals.deviance(martingale, events)
-    out: np.ndarray | pd.Series = alignment_of(fit.source)(martingale.numpy())
+    values = cox_file_residuals.of_martingale(kind, _martingale(found), found.batch["event"])
+    out: np.ndarray | pd.Series = alignment_of(fit.source)(values.numpy())
     return out
 
 
@@ -128,6 +127,13 @@ def _martingale(found: CoxFit) -> Tensor:
     own = partial.residual if partial.weight is None else partial.residual / partial.weight
     out[partial.sets.rows] = own
     return out
+
+
+def cox_snell_of(found: CoxFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cox–Snell residuals of the rows that were used, whether the event was seen, and how often each was observed."""
+    event = found.batch["event"]
+    count = found.batch.count.to(torch.float64)
+    return (event - _martingale(found)).numpy(), (event == 1).numpy(), count.numpy()
 
 
 def _schoenfeld(found: CoxFit, scaled: bool) -> pd.DataFrame:

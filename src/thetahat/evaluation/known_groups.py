@@ -115,6 +115,24 @@ class Known(Model):
                 out.scatter_(1, index, scaled)
         return out
 
+    def pulled(self, batch: Batch, slopes: list[Tensor]) -> Tensor:
+        """Σ_i ∂f_i/∂θ, (p,), of `gradient_rows`, of which no row is written out."""
+        n, regression = len(batch), self.mixed.regression
+        out = torch.zeros(len(self.all), dtype=torch.float64)
+        for predictor, s in zip(regression.predictors, slopes, strict=True):
+            predictor.pull(batch, s.expand(n), out)
+        free = [name for name in self.family.parameters if name not in self.fixed]
+        for i, r in self.used:
+            s, at = slopes[free.index(r.parameter)].expand(n), self.starts[i]
+            rows, place = self.columns(r, batch)
+            width = rows.shape[1]
+            if place is None:
+                out[at : at + width] = rows.T @ s
+            else:
+                own = out[at : at + self.levels(r) * width].view(-1, width)
+                own.index_add_(0, place, rows * s[:, None])
+        return out
+
     def log_prob(self, batch: Batch) -> Tensor:
         """log p(y | b), row by row."""
         eta = [e.expand(len(batch)) for e in self.eta(batch)]
@@ -233,7 +251,8 @@ class Joint(JointCovariance):
 
 def _which(groups: str | None) -> str:
     if groups is not None and groups not in GROUPS:
-        raise BadArgument(f"groups={groups!r}. Accepted: {', '.join(map(repr, GROUPS))}.")
+        new = " groups='new' is of predict alone." if groups == "new" else ""
+        raise BadArgument(f"groups={groups!r}. Accepted: {', '.join(map(repr, GROUPS))}.{new}")
     return groups or "known"
 
 

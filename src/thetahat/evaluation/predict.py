@@ -455,6 +455,19 @@ def _simulated(
             with objective.moved(one) as here:  # a constant is a view of θ, which moves on
                 columns.append([v.clone() for v in natural_at(family, eta_of(here.model, batch))])
     parameters = [torch.stack(each) for each in zip(*columns, strict=True)]  # k of (DRAWS, n)
+    return quantiles_of_draws(family, parameters, centre, extras, q, generator)
+
+
+def quantiles_of_draws(
+    family: Family,
+    parameters: Sequence[Tensor],
+    centre: Sequence[Tensor],
+    extras: dict[str, Tensor],
+    q: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Quantiles (q, n) of y ~ p(· | parameters) over the draws, (DRAWS, n) each; a draw that leaves a parameter's range is
+    left out, and a row whose centre (n,) does is NaN."""
     inside = torch.ones_like(parameters[0], dtype=torch.bool)
     specs = list(family.parameters.values())
     for value, own, spec in zip(parameters, centre, specs, strict=False):

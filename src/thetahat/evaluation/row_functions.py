@@ -26,6 +26,7 @@ from ..data.source import Source
 from ..data.table import aligned_rows
 from ..errors import BadArgument
 from ..families.base import Family
+from ..families.ordinal import Ordinal
 from ..inference.covariance import Covariance
 from ..likelihood import Objective
 from ..models.base import family_of
@@ -33,6 +34,7 @@ from ..models.regression import Regression
 from ..protocols import Categories, encoder_of
 from ..types import Data, Level, ModelLike
 from .fitted_values import eta_of, extras_of, free_of, gradient_rows, natural_at
+from .known_groups import Known
 
 CELLS = 2**23  # numbers of a block of gradients
 LABEL = "\0row"  # the column of each row's label, which no user's column is called; shown as "row"
@@ -215,6 +217,10 @@ def _probabilities(setting: Setting, family: Family, first: Batch) -> list[Quant
         size = of(*natural_at(family, eta_of(setting.model, first[:1]))).shape[-1]
 
     def one(j: int) -> Callable[[Sequence[Tensor], dict[str, Tensor]], Tensor]:
+        if isinstance(family, Ordinal):  # one column, without the others
+            return lambda eta, extras: family.log_prob(
+                torch.full_like(eta[0], j), *natural_at(family, eta)
+            ).exp()
         return lambda eta, extras: of(*natural_at(family, eta))[..., j]
 
     levels = levels_of(setting.reader) or tuple(range(size))
@@ -277,8 +283,9 @@ def averages(
             total = torch.nn.functional.pad(total, (0, more))
             value = torch.nn.functional.pad(value, (0, 0, 0, more))
             gradient = [torch.nn.functional.pad(g, (0, 0, 0, more)) for g in gradient]
-        few = cells <= FEW and isinstance(setting.model, Regression)
-        step = BLOCK if few else max(256, CELLS // max(setting.size, 1))
+        few = cells <= FEW and isinstance(setting.model, (Regression, Known))
+        width = max(setting.size, sum(q.numel() for q in setting.model.parameters()))
+        step = BLOCK if few else max(256, CELLS // max(width, 1))
         for start in range(0, len(frame), step):
             rows = slice(start, start + step)
             w, c = torch.from_numpy(weight[rows]), torch.from_numpy(cell[rows])
@@ -301,6 +308,9 @@ def _pulled(setting: Setting, batch: Batch, slopes: list[Tensor], w: Tensor, c: 
     model, parts = setting.model, []
     for cell in range(cells):
         own = w * (c == cell)
+        if isinstance(model, Known):
+            parts.append(model.pulled(batch, [own * s for s in free_of(model, slopes)]))
+            continue
         out = torch.zeros(model.layout.size, dtype=torch.float64)
         for predictor, s in zip(model.predictors, free_of(model, slopes), strict=True):
             predictor.pull(batch, own * s, out)

@@ -50,7 +50,8 @@ def unit_scores(objective: Objective, terms: list[LogLikelihood]) -> Callable[[B
             s = s.to(torch.float64)
             if weight is not None:
                 s = s * weight.reshape(-1, 1)
-            out[:, objective.positions(term.model)] += s.reshape(len(batch), -1, s.shape[-1]).sum(1)
+            each = len(s) // max(len(batch), 1)  # said, as a model without parameters leaves it open
+            out[:, objective.positions(term.model)] += s.reshape(len(batch), each, s.shape[-1]).sum(1)
         return out
 
     return of

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..errors import BadArgument, ModelError
+from ..errors import BadArgument, ModelError, WrongType
 from ..families.distribution import Distribution
 from ..families.recorder import Call, recording
 from ..types import Plain, Settings
@@ -307,6 +307,22 @@ class Custom(Model):
     def natural(self, theta: Tensor) -> Tensor:
         """Flat unconstrained θ → flat natural values."""
         return torch.cat([value.reshape(-1) for value in self.values_at(theta).values()])
+
+
+class WithTexts(Batch):
+    """Rows of a table with columns of text, of which a model of one's own may read none: those are refused, others left out."""
+
+    def __init__(self, tensors: dict[str, Tensor], texts: Sequence[str]):
+        super().__init__(tensors)
+        self._texts = frozenset(texts)
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        if isinstance(key, str) and key in self._texts:
+            raise WrongType(
+                f"column {key!r} holds text, and your own model reads it. Encode it as numbers, such as "
+                f"data[{key!r}].astype('category').cat.codes of pandas."
+            )
+        return super().__getitem__(key)  # type: ignore[no-untyped-call]
 
 
 def rows_of(out: Plain, batch: Batch, target: str, name: str) -> Tensor:

@@ -3,7 +3,8 @@ regression, or as a model reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from ..errors import BadArgument, UnknownColumn, WrongType
 from ..families.base import Family
 from ..protocols import ReadsData, target_of
 from ..types import Data, Settings
-from .custom import Custom
+from .custom import Custom, WithTexts
 
 
 def need(data: Data, what: str) -> None:
@@ -102,28 +103,12 @@ def source_of(data: Data, model: nn.Module, weights: str | None) -> Source:
         texts = texts_of(frame) if isinstance(model, Custom) else []
         tensors = numeric_tensors(frame, [name for name in frame.columns if name not in texts])
         if isinstance(model, Custom) and texts and tensors:
-            with torch.no_grad():
-                model.log_prob(_Read(tensors, texts))
+            with torch.no_grad(), contextlib.suppress(UnknownColumn):  # rows to predict may lack the response
+                model.log_prob(WithTexts(tensors, texts))
     if weights is not None and weights not in tensors:
         raise UnknownColumn.named(weights, tensors, where="weights=")
     count = None if weights is None else tensors.pop(weights)
     return Tensors(tensors, count=count, target=target_of(model))
-
-
-class _Read(Batch):
-    """Rows of a table with columns of text, of which a model of one's own may read none: those are refused, others left out."""
-
-    def __init__(self, tensors: dict[str, Tensor], texts: Sequence[str]):
-        super().__init__(tensors)
-        self._texts = frozenset(texts)
-
-    def __getitem__(self, key):  # type: ignore[no-untyped-def]
-        if isinstance(key, str) and key in self._texts:
-            raise WrongType(
-                f"column {key!r} holds text, and your own model reads it. Encode it as numbers, such as "
-                f"data[{key!r}].astype('category').cat.codes of pandas."
-            )
-        return super().__getitem__(key)  # type: ignore[no-untyped-call]
 
 
 def _tensor(name: str, value: Tensor | np.ndarray) -> Tensor:

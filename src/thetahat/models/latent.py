@@ -37,13 +37,13 @@ from ..data.batch import Batch
 from ..data.frame import Frame
 from ..data.random_terms import Grouping
 from ..data.source import Source, Tensors
-from ..data.table import numeric_tensors
+from ..data.table import numeric_tensors, texts_of
 from ..errors import ModelError, NotFinite, UnknownColumn
 from ..families.base import Family
 from ..families.distribution import Distribution
 from ..types import Data, Plain
 from .base import coefficient_names, drawn, get_theta, unique
-from .custom import Custom, Latent, rows_of
+from .custom import Custom, Latent, WithTexts, rows_of
 from .described import returned
 from .elimination import Array, Columns, Grouped, Term
 from .function_rows import FunctionRows
@@ -107,7 +107,8 @@ class Unbound(nn.Module):
                 check_size(r.parameter, groupings[r.source].size, r.structure, len(source.whole))
         batch = next(iter(source.batches(model)))
         with torch.no_grad():
-            out = model.outcome(batch, get_theta(self.custom), model.nothing(batch))
+            seen = WithTexts(batch.tensors, texts_of(frame))
+            out = model.outcome(seen, get_theta(self.custom), model.nothing(batch))
         if isinstance(out, Distribution):
             model = DescribedLatent(self.custom, self.latents, groupings, out.family, steps)
         _check_rows(model, batch)
@@ -171,7 +172,7 @@ class LatentModel(RandomEffects):
         by = {name for g in self._factors if not isinstance(g, OneGroup) for name in g.columns}
         if grouped:
             frame.require(sorted(by), where="the model")
-        read = [name for name in frame.columns if name not in by]
+        read = [name for name in frame.columns if name not in {*by, *texts_of(frame)}]
         tensors = numeric_tensors(frame, read) if read else {}
         tensors |= numbers_of(frame, sorted(by if grouped else by & set(frame.columns)))
         count = data.count if isinstance(data, Batch) and data.counted else None

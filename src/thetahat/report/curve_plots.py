@@ -11,13 +11,13 @@ import pandas as pd
 from ..errors import BadArgument
 from ..nonparametric import CompetingRisks, Curves, Nonparametric
 from ..printable import printable
-from .plots import POINTS, styled
-from .theme import HEIGHT, MAIN, QUIET, SECOND, WIDTH, legend, titled
+from .plots import styled
+from .scatter import POINTS
+from .theme import COLOURS, HEIGHT, WIDTH, legend, titled
 
 if TYPE_CHECKING:
     from ..types import Chart
 
-COLOURS = (MAIN, SECOND, QUIET, "#2f7d4f", "#7a4fa3", "#a8871f")  # of the curves of one chart
 
 MARKS = 300  # of censored rows, more of which would be a line
 

@@ -18,6 +18,7 @@ from ..errors import ThetahatError
 from ..evaluation.margin_rows import levels_of, variables
 from ..families import Binomial
 from ..families.base import Family
+from ..families.cox import Cox
 from ..families.links import Log, Logit
 from ..models.base import family_of
 from ..models.random_effects import RandomEffects
@@ -78,16 +79,45 @@ def effects(fit: Fit, facts: Facts) -> Effects:
         levels = {name: levels_of(setting, name) for name in variables(setting)}
         wide = {name: own for name, own in levels.items() if own is not None and len(own) > WIDE}
         narrow = [name for name in levels if name not in wide]
+        if isinstance(family_of(fit.model), Cox):
+            return _hazards(fit, narrow, wide, facts.level)
         margins = fit.slopes(narrow, level=facts.level) if narrow else None
     except ThetahatError:  # a model without a mean: a hazard, several terms, weights that have no covariance
         return Effects()
     told = [] if margins is None else list(_sentences(fit, margins, facts.level))
-    said = told + [_of_wide(name, own) for name, own in wide.items()]
-    if len(said) > MOST:
-        room = max(MOST - 1 - len(wide), 0)
-        left = f"{plural(len(told) - room, 'more effect')}: fit.slopes() has all."
-        said = [*told[:room], *said[len(told) :][: MOST - 1], left]
-    return Effects(tuple(said), _note(fit, margins) if said else "", margins)
+    said = _few(told, [_of_wide(name, own) for name, own in wide.items()], "fit.slopes()")
+    return Effects(said, _note(fit, margins) if said else "", margins)
+
+
+def _few(told: list[str], wide: list[str], whence: str) -> tuple[str, ...]:
+    """At most so many sentences, those of wide categories last."""
+    if len(told) + len(wide) <= MOST:
+        return (*told, *wide)
+    room = max(MOST - 1 - len(wide), 0)
+    return (*told[:room], *wide[: MOST - 1], f"{plural(len(told) - room, 'more effect')}: {whence} has all.")
+
+
+def _hazards(fit: Fit, narrow: list[str], wide: dict[str, Levels], level: float) -> Effects:
+    """Of Cox's model, which has no mean: hazard ratios, those of `fit.comparisons(…, what="link", exponentiate=True)`."""
+    ask = 'fit.comparisons({}, what="link", exponentiate=True)'
+    margins = fit.comparisons(narrow, what="link", exponentiate=True, level=level) if narrow else None
+    told = []
+    for row in [] if margins is None else margins.table.to_dict("records"):
+        term, contrast = str(row["term"]), str(row["contrast"])
+        who, than = _who(term, "dy/dx" if contrast == "+1" else contrast)
+        one = ", which includes 1" if row["low"] <= 1 <= row["high"] else ""
+        low, high = number(row["low"], 3), number(row["high"], 3)
+        told.append(
+            f"{who} goes with a hazard {number(row['estimate'], 3)} times as large{than.replace(' than', ' as', 1)} "
+            f"({100 * level:g}% interval {low} to {high}{one})."
+        )
+    said = _few(told, [_of_wide(name, own, ask) for name, own in wide.items()], ask.format("…"))
+    random = ", random effects equal" if grouped(fit) else ""
+    note = (
+        f"Ratios of hazards at any time{random}: of a number for one more unit, of a category to its first level. The sentences say what goes "
+        "together in these rows, which need not be what a change would bring about."
+    )
+    return Effects(said, note if said else "", margins)
 
 
 def _sentences(fit: Fit, margins: Margins, level: float) -> Iterator[str]:
@@ -155,8 +185,8 @@ def _ratios(fit: Fit, margins: Margins, level: float) -> dict[tuple[str, str], s
     return out
 
 
-def _of_wide(name: str, levels: Levels) -> str:
-    return f"{name} has {count(len(levels))} levels: fit.slopes({name!r}) compares each with {levels[0]}."
+def _of_wide(name: str, levels: Levels, ask: str = "fit.slopes({})") -> str:
+    return f"{name} has {count(len(levels))} levels: {ask.format(repr(name))} compares each with {levels[0]}."
 
 
 def _note(fit: Fit, margins: Margins | None) -> str:
@@ -166,11 +196,16 @@ def _note(fit: Fit, margins: Margins | None) -> str:
     number_, category = (table["contrast"] == "dy/dx").any(), (table["contrast"] != "dy/dx").any()
     kinds = ["of a number the slope, for each unit"] if number_ else []
     kinds += ["of a category the difference from its first level"] if category else []
-    random = ", random effects 0" if isinstance(fit.model, RandomEffects) else ""
+    random = ", random effects 0" if grouped(fit) else ""
     return (
         f"Averages over the rows that were fitted{random}: {'; '.join(kinds)}. Other columns are as they were observed. The sentences "
         "say what goes together in these rows, which need not be what a change would bring about."
     )
+
+
+def grouped(fit: Fit) -> bool:
+    """Whether there are random effects: smooth terms alone are none to a reader."""
+    return isinstance(fit.model, RandomEffects) and any(not r.smooth for r in fit.model.random)
 
 
 def _shown(value: float, decimals: int | None) -> str:

@@ -30,9 +30,9 @@ from ..models.random_effects import RandomEffects
 from ..printable import everywhere, printable
 from ..protocols import Draws, HasContext, classes_of, levels_of, shape_of
 from ..types import Chart
-from . import formatting, plots, random_effects, reproduce, smooths, theme
+from . import diagnostics, formatting, group_charts, plots, random_effects, reproduce, scatter, smooths, theme
 from .cells import cells, heads
-from .effects import effects
+from .effects import effects, grouped
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
 
@@ -45,6 +45,7 @@ PALETTE = {
     "grid": theme.GRID,
     "main": theme.MAIN,
     "second": theme.SECOND,
+    **dict(zip(("third", "fourth", "fifth"), theme.COLOURS[3:], strict=True)),
 }
 LARGE, TOKENS = (
     20_000_000,
@@ -60,6 +61,14 @@ class Figures:
 
     charts: tuple[Markup, ...] = ()
     why: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To one question of `diagnostics`: sentences, and figures or the reason why there are none."""
+
+    sentences: tuple[str, ...]
+    figures: Figures
 
 
 def write(fit: Fit, path: Path) -> Path:
@@ -136,7 +145,8 @@ def page(fit: Fit, level: float = 0.95) -> str:
             explained=formatting.explained(certificate),
             trace=figures(lambda: [*plots.measured(fit), *([] if plots.drawn(fit) else plots.trace(fit))]),
             estimates=Figures() if facts.without else figures(lambda: [plots.estimates_of(facts)]),
-            calibration=judged(lambda: plots.calibration(fit)),
+            diagnosed=[] if is_network(fit) else diagnosed(fit, judged),
+            grouped=grouped(fit),
             components=random_effects.components(fit),
             shares=random_effects.shares(fit),
             caterpillars=caterpillars(fit, figures),
@@ -145,7 +155,6 @@ def page(fit: Fit, level: float = 0.95) -> str:
             if (smooths.drawn(fit) or smooths.drawn_by_group(fit)) and fit.certificate.ok
             else Figures(),
             categories=judged(lambda: plots.confusion(fit)),
-            residuals=judged(lambda: plots.residuals(fit)),
             profiles=profiles(fit, facts, figures),
             scores=scores(facts),
             network=is_network(fit),
@@ -168,7 +177,25 @@ def caterpillars(fit: Fit, figures: Callable[..., Figures]) -> Figures:
         return Figures()
     if all(r.smooth or r.each for r in model.random):
         return Figures()
-    return figures(lambda: random_effects.charts(fit))
+    return figures(lambda: [*random_effects.charts(fit), *group_charts.modes(fit)])
+
+
+def diagnosed(fit: Fit, judged: Callable[..., Figures]) -> list[Answer]:
+    """What `diagnostics` asks of the fit, answered; of one without an estimate the one sentence that says so."""
+    out, unable = [], judged(list)
+    if unable.why:
+        return [Answer((), unable)]
+    for question in diagnostics.questions(fit):
+        said: tuple[str, ...] = ()
+        why = ""
+        if question.say is not None:
+            try:
+                said = tuple(question.say(fit))
+            except ThetahatError as error:
+                why = f"Not shown: {error}"
+        found = judged(lambda draw=question.draw: draw(fit)) if question.draw is not None else Figures()
+        out.append(Answer(said, Figures(found.charts, found.why or why)))
+    return out
 
 
 def draws(fit: Fit, figures: Callable[..., Figures]) -> Figures:
@@ -263,7 +290,11 @@ def profiles(fit: Fit, facts: Facts, figures: Callable[..., Figures]) -> Figures
     if facts.observations > PROFILE_ROWS:
         why = "Not shown: each curve refits the model some twenty times, which is not done unasked on so many rows. "
         return Figures(why=why + "fit.plot('profile') draws them.")
-    return figures(lambda: plots.profile(fit, facts))
+    found = [figures(lambda line=line: [plots.profile_of(fit, line)]) for line in plots.profiled(facts)]
+    return Figures(
+        tuple(chart for each in found for chart in each.charts),
+        " ".join(dict.fromkeys(each.why for each in found if each.why)),
+    )
 
 
 def scores(facts: Facts) -> list[tuple[str, str, str]]:
@@ -341,6 +372,9 @@ def svg(chart: Chart, prefix: str) -> Markup:
     root = ET.fromstring(vl_convert.vegalite_to_svg(everywhere(plots.styled(chart, "transparent").to_dict())))
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2]
+        said = node.attrib.get("aria-label", "")
+        if node.tag == "path" and said.startswith(scatter.ROW):  # a dot says its row under the pointer
+            ET.SubElement(node, "title").text = said
         kept = {
             name.rpartition("}")[2]: value
             for name, value in node.attrib.items()
@@ -381,5 +415,6 @@ def environment() -> jinja2.Environment:
         "number": formatting.number,
         "probability": formatting.probability,
         "minuses": formatting.minuses,
+        "together": lambda text: text.replace(" = ", "\u00a0=\u00a0"),  # no line breaks within p = 0.05
     }
     return out

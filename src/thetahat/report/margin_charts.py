@@ -9,9 +9,9 @@ import pandas as pd
 from ..errors import BadArgument
 from ..printable import printable
 from ..types import Chart
-from .curve_plots import COLOURS
-from .plots import POINTS, styled
-from .theme import HEIGHT, MAIN, QUIET, WIDTH, legend, titled
+from .plots import styled
+from .scatter import POINTS
+from .theme import COLOURS, HEIGHT, MAIN, QUIET, WIDTH, legend, titled
 
 NUMBERS = ("estimate", "standard_error", "z", "t", "df", "p_value", "low", "high")
 

@@ -15,20 +15,22 @@ import torch
 from ..errors import BadArgument
 from ..evaluation.confusion import classifies
 from ..evaluation.confusion import confusion as confused
+from ..families.cox import Cox
 from ..models import Regression
+from ..models.base import family_of
 from ..models.custom import Custom
 from ..printable import printable
+from ..protocols import Categories
 from ..types import OF_SEED, Chart, Settings
-from . import random_effects, smooths
+from . import influence_chart, level_charts, random_effects, smooths, survival_charts
 from .facts import BESIDE, Facts, Line, gather
-from .formatting import count, number, plural
+from .formatting import number, plural
+from .scatter import POINTS, against_fitted, quantile_residuals, quantiles
 from .theme import GRID, HEIGHT, INK, MAIN, QUIET, SECOND, WIDTH, titled
 
 if TYPE_CHECKING:
     from ..result import Fit
 
-POINTS = 2000  # of a scatter
-SEED = 0  # of the draw that leaves the others out, and of randomised residuals
 NAMES = 40  # estimates of one chart
 PROFILES = 6
 
@@ -41,8 +43,10 @@ def plot(fit: Fit, what: str = "estimates") -> alt.TopLevelMixin:
     Parameters
     ----------
     what
-        "estimates" (dots with intervals), "calibration" (observed against predicted means), "residuals"
-        (quantile residuals against the fitted mean, and their quantiles against the normal's), "profile"
+        "estimates" (dots with intervals), "calibration" (observed against predicted means, or shares of levels), "residuals"
+        (quantile residuals against the fitted mean, and their quantiles against the normal's; of Cox's model Cox–Snell and deviance
+        residuals), "survival" (mean curves beside Kaplan and Meier's), "proportional_hazards" (of Cox's model: each coefficient over
+        time), "influence" (Cook's distance against leverage), "profile"
         (profile log-likelihoods against their quadratics), "random_effects" (conditional modes of a mixed model, group
         by group), "smooths" (curves of smooth terms with their bands and partial residuals), "trace" (the iterations)
 
@@ -82,7 +86,7 @@ def styled(chart: Chart, background: str = "white") -> Chart:
         "titlePadding": 8,
         "labelPadding": 4,
         "labelLimit": 170,
-        "labelOverlap": "greedy",
+        "labelOverlap": "parity",
         "labelSeparation": 8,
     }
     return chart.configure(
@@ -170,7 +174,10 @@ def estimates_of(facts: Facts) -> Chart:
 
 
 def calibration(fit: Fit) -> list[Chart]:
-    """Observed against predicted means, rows sorted by prediction, in bins of equal numbers."""
+    """Observed against predicted means, rows sorted by prediction, in bins of equal numbers; of a response that is a
+    category, the probability of each level."""
+    if isinstance(family_of(fit.model), Categories):
+        return level_charts.calibration(fit)
     data = fit.calibration()
     what = f"P(T ≤ {number(data.attrs['at'])})" if "at" in data.attrs else "mean"
     data[["low", "high"]] = data[["low", "high"]].astype(float).replace([math.inf, -math.inf], math.nan)
@@ -250,69 +257,20 @@ def confusion(fit: Fit) -> list[Chart]:
 
 
 def residuals(fit: Fit) -> list[Chart]:
-    """Quantile residuals against the fitted mean with a smooth, and against the normal's quantiles."""
-    values = np.asarray(fit.residuals("quantile", seed=SEED), dtype=float)
+    """Quantile residuals against the fitted mean with a smooth, and against the normal's quantiles; of Cox's model those of Cox
+    and Snell, and deviance residuals."""
+    family = family_of(fit.model)
+    if isinstance(family, Cox):
+        return survival_charts.residuals(fit)
+    found = quantile_residuals(fit)
+    values, labels = np.asarray(found, dtype=float), found.index if isinstance(found, pd.Series) else None
     panels = [quantiles(values)]
-    fitted = np.asarray(fit.predict(what="mean"), dtype=float)
+    mean = not isinstance(family, Categories)  # which has none, and if ordered a location
+    fitted = np.asarray(fit.predict(what="mean" if mean else "linear"), dtype=float)
     if fitted.shape == values.shape:
-        panels.insert(0, against_fitted(fitted, values))
+        of = "fitted mean" if mean else "linear predictor"
+        panels.insert(0, against_fitted(fitted, values, of=of, labels=labels))
     return panels
-
-
-def against_fitted(fitted: np.ndarray, values: np.ndarray) -> Chart:
-    """Residuals (n,) against fitted means (n,)."""
-    keep, note = sampled(np.isfinite(fitted) & np.isfinite(values))
-    data = pd.DataFrame({"fitted": fitted[keep], "residual": values[keep]})
-    low, high = data["fitted"].min(), data["fitted"].max()
-    wide = low > 0 and high > 50 * low
-    scale = alt.Scale(type="log" if wide else "linear", zero=False, nice=not wide)
-    x = alt.X(
-        "fitted:Q",
-        title="fitted mean" + (" (log scale)" if wide else ""),
-        scale=scale,
-        axis=alt.Axis(grid=False, tickCount=5),
-    )
-    y = alt.Y("residual:Q", title="quantile residual", axis=alt.Axis(tickCount=7))
-    dots = (
-        alt.Chart(data)
-        .mark_circle(size=_size(len(data)), color=MAIN, opacity=_opacity(len(data)))
-        .encode(x=x, y=y)
-    )
-    layers: list[Chart] = [
-        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET).encode(y="zero:Q"),
-        dots,
-    ]
-    if data["fitted"].nunique() >= 10:
-        smooth = alt.Chart(data).transform_loess("fitted", "residual", bandwidth=0.6)
-        layers.append(smooth.mark_line(color=SECOND, strokeWidth=2).encode(x=x, y=y))
-    return alt.layer(*layers).properties(
-        width=WIDTH, height=HEIGHT, title=titled("Residuals against fitted", note or "with a local smooth")
-    )
-
-
-def quantiles(values: np.ndarray) -> Chart:
-    """Ordered residuals against the standard normal's quantiles: a straight line if the model is true."""
-    found = np.sort(values[np.isfinite(values)])
-    n = len(found)
-    normal = torch.special.ndtri((torch.arange(1, n + 1, dtype=torch.float64) - 0.5) / n).numpy()
-    middle = np.linspace(0, n - 1, POINTS // 2).round().astype(int)
-    keep = np.unique(np.concatenate([middle, np.arange(min(n, 100)), np.arange(max(0, n - 100), n)]))
-    left = f"; {count(len(keep))} of {count(n)} rows drawn" if len(keep) < n else ""
-    data = pd.DataFrame({"normal": normal[keep], "residual": found[keep]})
-    ends = float(data["normal"].max()) if n else 1.0
-    line = (
-        alt.Chart(pd.DataFrame({"a": [-ends, ends]}))
-        .mark_line(color=QUIET, strokeWidth=1)
-        .encode(x="a:Q", y="a:Q")
-    )
-    dots = alt.Chart(data).mark_circle(size=_size(len(data)), color=MAIN, opacity=0.7)
-    x = alt.X("normal:Q", title="quantile of the standard normal", axis=alt.Axis(grid=False, tickCount=7))
-    dots = dots.encode(x=x, y=alt.Y("residual:Q", title="quantile residual", axis=alt.Axis(tickCount=7)))
-    return alt.layer(line, dots).properties(
-        width=WIDTH,
-        height=HEIGHT,
-        title=titled("Residuals against the normal", "on the line if the model is true" + left),
-    )
 
 
 # ---- profile -----------------------------------------------------------------------------------------------
@@ -321,7 +279,11 @@ def quantiles(values: np.ndarray) -> Chart:
 def profile(fit: Fit, facts: Facts | None = None) -> list[Chart]:
     """Profile log-likelihoods of up to six parameters, slopes first, each against the quadratic that its Wald
     interval stands on."""
-    facts = gather(fit) if facts is None else facts
+    return [profile_of(fit, line) for line in profiled(gather(fit) if facts is None else facts)]
+
+
+def profiled(facts: Facts) -> list[Line]:
+    """The estimates whose profiles are drawn."""
     if facts.without:
         raise BadArgument(f"there is no profile to draw. {facts.without}")
     lines = [
@@ -331,7 +293,7 @@ def profile(fit: Fit, facts: Facts | None = None) -> list[Chart]:
         if isinstance(item, Line) and item.standard_error
     ]
     lines.sort(key=lambda line: (line.name.split(": ")[-1] == "Intercept", line.z is None))
-    return [profile_of(fit, line) for line in lines[:PROFILES]]
+    return lines[:PROFILES]
 
 
 def profile_of(fit: Fit, line: Line) -> Chart:
@@ -505,26 +467,6 @@ def _path(data: pd.DataFrame) -> alt.Chart:
     return out
 
 
-# ---- parts -------------------------------------------------------------------------------------------------
-
-
-def sampled(usable: np.ndarray) -> tuple[np.ndarray, str]:
-    """Which rows to draw, at most `POINTS`, and a note if some are left out."""
-    rows = np.flatnonzero(usable)
-    if len(rows) <= POINTS:
-        return rows, ""
-    drawn = np.sort(np.random.default_rng(SEED).choice(rows, POINTS, replace=False))
-    return drawn, f"{count(POINTS)} of {count(len(rows))} rows, drawn with seed {SEED}; with a local smooth"
-
-
-def _size(n: int) -> int:
-    return 40 if n < 200 else 22 if n < 1000 else 12
-
-
-def _opacity(n: int) -> float:
-    return 0.8 if n < 200 else 0.5 if n < 1000 else 0.35
-
-
 CHARTS: dict[str, Callable[[Fit], list[Chart]]] = {
     "estimates": estimates,
     "calibration": calibration,
@@ -532,5 +474,8 @@ CHARTS: dict[str, Callable[[Fit], list[Chart]]] = {
     "profile": profile,
     "random_effects": random_effects.charts,
     "smooths": smooths.charts,
+    "survival": survival_charts.curves,
+    "proportional_hazards": survival_charts.proportional_hazards,
+    "influence": influence_chart.charts,
     "trace": trace,
 }

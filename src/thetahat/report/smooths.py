@@ -19,7 +19,7 @@ from ..evaluation.smooth_terms import GROUPS
 from ..models.mixed import Mixed
 from ..printable import printable
 from ..types import Chart
-from .formatting import number
+from .formatting import number, probability
 from .theme import HEIGHT, MAIN, QUIET, WIDTH, titled
 
 if TYPE_CHECKING:
@@ -131,8 +131,11 @@ def tests(fit: Fit) -> list[tuple[str, ...]]:
         table = fit.smooths()
     except ThetahatError:
         return []
-    columns = ("edf", "reference_df", "statistic", "p_value")
-    return [(str(term), *(_shown(float(row[c])) for c in columns)) for term, row in table.iterrows()]
+    columns = ("edf", "reference_df", "statistic")
+    return [
+        (str(term), *(_shown(float(row[c])) for c in columns), probability(float(row["p_value"])))
+        for term, row in table.iterrows()
+    ]
 
 
 def _shown(value: float) -> str:

@@ -11,6 +11,7 @@ from ..printable import printable
 
 # Colours by their role: the HTML report finds them in the SVG by their value, and gives each its dark twin.
 INK, QUIET, GRID, MAIN, SECOND = "#1b1f24", "#68707b", "#e3e6ea", "#1f5fa8", "#c4561b"
+COLOURS = (MAIN, SECOND, QUIET, "#2f7d4f", "#7a4fa3", "#a8871f")  # of the curves of one chart
 WIDTH, HEIGHT = 308, 220
 TITLE, SUBTITLE = 40, 52  # characters of a title and of the line below it that are as wide as a chart
 LETTER, MARK = 7, 32  # pixels of a letter of a legend, and of a line before its name with the space after it
