@@ -144,7 +144,7 @@ class FitEffects:
             "sequential"), a list; None: every column
         compare
             "difference", "ratio", "log odds ratio", "lift" (difference over the lower): of the two averages, where
-            rows are averaged
+            rows are averaged. Intervals and tests of positive ratios are made on their logarithms
 
         Raises
         ------
