@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.source import Source
+from ..data.table import Encoder
 from ..errors import BadArgument
 from ..families.base import Family
 from ..models import Density
@@ -25,7 +26,7 @@ from ..models.base import family_of
 from ..models.described import DescribesRows
 from ..models.regression import Regression
 from ..models.taylor import jacobian
-from ..protocols import HasFixed, HasGradientRows, target_of
+from ..protocols import HasFixed, HasGradientRows, encoder_of, target_of
 from ..types import Levels, ModelLike
 
 Function = Callable[..., Tensor]
@@ -149,8 +150,10 @@ def gradient_rows(model: ModelLike, batch: Batch, slopes: Sequence[Tensor]) -> T
 
 
 def levels_of(model: ModelLike) -> Levels | None:
-    """The levels that the codes of a categorical response stand for."""
-    return model.encoder.response.levels if isinstance(model, Regression) else None
+    """The levels that the codes of a categorical response stand for: of a regression, and of a mixed model at given
+    random effects."""
+    encoder = encoder_of(model)
+    return encoder.response.levels if isinstance(encoder, Encoder) else None
 
 
 def as_levels(model: ModelLike, codes: np.ndarray) -> np.ndarray:
