@@ -40,3 +40,34 @@ def test_the_summary_of_an_ordinal_fit_has_its_grades_in_order(wine):
     text = str(th.fit("rating ~ warm + (1 | judge)", wine, "ordinal").summary())
     assert "rating: 1 < 2 < 3" in text
     assert "(Laplace estimate of the mass of rating" in text
+
+
+# ---- terms by their names ------------------------------------------------------------------------------------
+
+
+def test_a_term_with_an_equals_sign_in_its_name_is_tested_by_it():
+    """ns(x, df=3) has three coefficients, whose joint hypothesis can be written out too."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 3, 80)
+    fit = th.fit("y ~ ns(x, df=3)", {"x": x, "y": np.sin(x) + 0.3 * rng.normal(size=80)})
+    written = fit.test([f"ns(x, df=3)[{k}] = 0" for k in (1, 2, 3)])
+    for text in ("ns(x, df=3)", "ns(x, df=3) = 0", "ns(x,df=3)=0"):
+        found = fit.test(text)
+        assert found.df == 3
+        assert found.statistic == pytest.approx(written.statistic, rel=1e-12)
+        assert str(found).startswith("ns(x, df=3) = 0: ")
+
+
+def test_a_term_of_a_further_parameter_is_tested_by_its_prefixed_name():
+    rng = np.random.default_rng(1)
+    g = rng.choice(list("abc"), 300)
+    y = np.where(rng.random(300) < np.where(g == "a", 0.5, 0.2), 0, rng.poisson(3.0, 300))
+    fit = th.fit("y ~ g", {"g": g, "y": y}, "zero_inflated(poisson)", inflation="~ g")
+    written = fit.test(["inflation: g[T.b] = 0", "inflation: g[T.c] = 0"])
+    for text in ("inflation: g", "inflation:g = 0"):
+        found = fit.test(text)
+        assert found.statistic == pytest.approx(written.statistic, rel=1e-12)
+        assert str(found).startswith("inflation: g = 0: ")
+    assert fit.test("g = 0").statistic == pytest.approx(fit.test("g").statistic, rel=1e-12)
+    with pytest.raises(th.errors.BadArgument, match="inflation: h"):
+        fit.test("inflation: h")
