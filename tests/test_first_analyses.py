@@ -3,11 +3,15 @@ way on."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import thetahat as th
+
+TABLES = Path(__file__).parent / "evaluation" / "tables"
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +75,116 @@ def test_a_term_of_a_further_parameter_is_tested_by_its_prefixed_name():
     assert fit.test("g = 0").statistic == pytest.approx(fit.test("g").statistic, rel=1e-12)
     with pytest.raises(th.errors.BadArgument, match="inflation: h"):
         fit.test("inflation: h")
+
+
+# ---- tables in 80 columns ------------------------------------------------------------------------------------
+
+
+def test_tables_of_results_print_every_column_in_80_columns(wine):
+    """pandas leaves columns out of what a terminal prints; an anova without its p-value answers nothing."""
+    small, large = (th.fit(f"rating ~ warm{more}", wine, "ordinal") for more in ("", " + (1 | judge)"))
+    wide = large.predict(wine.head(2), "probabilities", level=0.9)
+    for found, last in (
+        (th.anova(small, large), "reference"),
+        (wide, "high"),
+        (large.augment(), "quantile_residual"),
+    ):
+        assert max(map(len, str(found).splitlines())) <= 80
+        assert last in str(found)
+        assert "..." not in str(found).split("[")[0].splitlines()[0]
+
+
+def test_anova_tells_fits_of_one_formula_apart_by_their_families():
+    counts = {"y": [0, 1, 0, 3, 9, 0, 2, 14], "x": [0.0, 1, 0, 1, 0, 1, 0, 1]}
+    fits = [th.fit("y ~ x", counts, family) for family in ("poisson", "negative_binomial")]
+    assert [label.split("(")[0] for label in th.anova(*fits).index] == ["Poisson", "NegativeBinomial"]
+    other = th.fit("y ~ 1", counts, "poisson")
+    assert [label.split("(")[0] for label in th.anova(other, fits[1]).index] == [
+        "1, Poisson",
+        "x, NegativeBinomial",
+    ]
+
+
+def test_a_term_of_random_effects_is_tested_without_its_brackets(wine):
+    fit = th.fit("rating ~ warm + (1 | judge)", wine, "ordinal")
+    found = [fit.test_random(name).statistic for name in ("(1 | judge)", "1|judge", "1 | judge", "judge")]
+    assert len(set(found)) == 1
+
+
+# ---- profiles and pictures -----------------------------------------------------------------------------------
+
+
+def test_profile_intervals_of_random_effects_are_those_of_confint():
+    """R, lme4 1.1-31: confint(lmer(Reaction ~ Days + (Days | Subject), sleepstudy, REML = FALSE)) prints 14.3813 37.7160,
+    −0.4815 0.6850, 3.8012 8.7533, 22.8983 28.8580, 237.6807 265.1295, 7.3587 13.5759."""
+    fit = th.fit("Reaction ~ Days + (Days | Subject)", pd.read_csv(TABLES / "sleepstudy.csv"))
+    found = fit.intervals(kind="profile")
+    wanted = {
+        "Intercept": (237.6807, 265.1295),
+        "Days": (7.3587, 13.5759),
+        "scale": (22.8983, 28.8580),
+        "sd(Intercept | Subject)": (14.3814, 37.7160),
+        "sd(Days | Subject)": (3.8012, 8.7534),
+        "corr(Intercept, Days | Subject)": (-0.4815, 0.6850),
+    }
+    for name, ends in wanted.items():
+        np.testing.assert_allclose(found.loc[name], ends, atol=2e-4)
+    curve = fit.profile("sd(Days | Subject)")
+    assert len(curve) == 21
+    assert curve["value"].is_monotonic_increasing
+    at = np.interp([-1.959964, 1.959964], curve["root"], curve["value"])
+    np.testing.assert_allclose(at, wanted["sd(Days | Subject)"], rtol=2e-3)
+
+
+def test_a_profile_that_is_not_found_leaves_the_others(wine, monkeypatch):
+    """The chart has its name, and the words in its place."""
+    from thetahat.report import plots
+
+    fit = th.fit("rating ~ warm + (1 | judge)", wine, "ordinal")
+    own = plots.profile_of
+
+    def refused(fit, line):
+        if line.name == "warm":
+            raise th.errors.NotConverged("not found", fit.certificate, None)
+        return own(fit, line)
+
+    monkeypatch.setattr(plots, "profile_of", refused)
+    drawn = str(fit.plot("profile").to_dict())
+    assert "not found" in drawn
+    assert "sd(Intercept | judge)" in drawn
+
+
+def test_residuals_without_a_mean_are_drawn_against_the_linear_predictor(wine, lung):
+    drawn = str(th.fit("rating ~ warm + (1 | judge)", wine, "ordinal").plot("residuals").to_dict())
+    assert "linear predictor" in drawn
+    assert "fitted mean" not in drawn
+    cox = th.fit("Surv(time, dead) ~ age + sex", lung, "cox")
+    drawn = str(cox.plot("residuals").to_dict())
+    assert "deviance residual" in drawn
+    assert "linear predictor" in drawn
+
+
+# ---- Cox's model ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lung() -> pd.DataFrame:
+    """Survival that is longer for women, drawn from exponentials."""
+    rng = np.random.default_rng(5)
+    sex = rng.choice(["female", "male"], 120)
+    time = rng.exponential(np.where(sex == "male", 300.0, 600.0))
+    age = rng.uniform(40, 80, 120).round()
+    return pd.DataFrame({"time": np.minimum(time, 700).round(1) + 0.1, "dead": time < 700, "age": age, "sex": sex})
+
+
+def test_the_report_of_coxs_model_opens_with_hazard_ratios(lung, tmp_path):
+    """exp of the coefficients and of their intervals, in sentences; then the test of proportional hazards."""
+    fit = th.fit("Surv(time, dead) ~ age + sex", lung, "cox")
+    text = fit.report(tmp_path / "report.html").read_text()
+    ratio = np.exp(fit.estimates["sex[T.male]"])
+    low, high = np.exp(fit.intervals().loc["sex[T.male]"])
+    assert f"sex = male goes with a hazard {ratio:.3g} times that of sex = female" in text
+    assert f"interval {low:.3g} to {high:.3g}" in text
+    assert "One more unit of age goes with a hazard" in text
+    assert "score test of proportional hazards" in text
+    assert "its y is a category" not in text

@@ -587,6 +587,7 @@ class Fit(FitEffects, FitTests, FitTables):
             a new row with a level, or a group, of which no row was fitted is an error ("raise"), or NaN ("nan")
         """
         from .evaluation import new_data, predict, survival_prediction
+        from .report.frames import WholeFrame, whole
 
         if what in survival_prediction.WHATS:
             if unseen != "raise":
@@ -607,7 +608,7 @@ class Fit(FitEffects, FitTests, FitTables):
         rows, alignment = new_data.aligned(objective.model, self.source, data, unseen, groups != "average")
         found = predict.predict(objective, objective.theta, rows, what, level=level, kind=kind, covariance=V)
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
-        return out
+        return whole(out) if isinstance(out, WholeFrame) else out
 
     def _of_predictions(
         self, objective: Objective, groups: str | None, covariance: str | None, by: str | Sequence[str] | None

@@ -582,7 +582,9 @@ def test_tukeys_p_of_a_far_difference_is_not_0():
         one = 2 * student.sf(12.4, df)
         assert one < found <= 3 * one * (1 + 1e-12)
     near = p_values(np.array([5.0, 6.0, 7.0]), np.full(3, np.inf), "tukey", 3)
-    np.testing.assert_allclose(near, [1.714961e-06, 5.91721e-09, 7.68e-12], rtol=1e-3)  # R's ptukey; Σ of the tails
+    np.testing.assert_allclose(
+        near, [1.714961e-06, 5.91721e-09, 7.68e-12], rtol=1e-3
+    )  # R's ptukey; Σ of the tails
 
 
 def test_the_covariance_of_the_fit_is_taken(birthwt):

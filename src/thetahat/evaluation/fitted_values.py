@@ -26,7 +26,7 @@ from ..models.base import family_of
 from ..models.described import DescribesRows
 from ..models.regression import Regression
 from ..models.taylor import jacobian
-from ..protocols import HasFixed, HasGradientRows, encoder_of, target_of
+from ..protocols import Categories, HasFixed, HasGradientRows, encoder_of, target_of
 from ..types import Levels, ModelLike
 
 Function = Callable[..., Tensor]
@@ -110,7 +110,7 @@ def mean_of(model: ModelLike, batch: Batch) -> Tensor:
     """
     family = family_for(model, "mean")
     if not family.has("expectation"):
-        raise BadArgument(f"{family} has no mean: its y is a category.")
+        raise BadArgument(f"{family} has no mean{': its y is a category' * isinstance(family, Categories)}.")
     with torch.no_grad():
         return family.expectation(*parameters_of(model, batch), **extras_of(model, batch))
 

@@ -1,7 +1,8 @@
 """What goes with what, in sentences: a fit's average effects with their intervals, as the report opens.
 
 Of a number the average slope, of a category the differences from its first level: those of `fit.slopes()`. Where the link is a
-logarithm or a logit, the ratios of means or odds besides: exp of the average difference on the link's scale.
+logarithm or a logit, the ratios of means or odds besides: exp of the average difference on the link's scale. Of Cox's model, which
+has no mean, the ratios of hazards alone.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from ..errors import ThetahatError
 from ..evaluation.margin_rows import levels_of, variables
 from ..families import Binomial
 from ..families.base import Family
+from ..families.cox import Cox
 from ..families.links import Log, Logit
 from ..models.base import family_of
 from ..models.random_effects import RandomEffects
 from ..types import Levels
 from .facts import Facts
-from .formatting import count, fixed, number, places, plural
+from .formatting import count, fixed, number, places, plural, probability
 
 if TYPE_CHECKING:
     from ..margins import Margins
@@ -78,10 +80,19 @@ def effects(fit: Fit, facts: Facts) -> Effects:
         levels = {name: levels_of(setting, name) for name in variables(setting)}
         wide = {name: own for name, own in levels.items() if own is not None and len(own) > WIDE}
         narrow = [name for name in levels if name not in wide]
-        margins = fit.slopes(narrow, level=facts.level) if narrow else None
-    except ThetahatError:  # a model without a mean: a hazard, several terms, weights that have no covariance
+        hazards = isinstance(family_of(fit.model), Cox)
+        if not narrow:
+            margins = None
+        elif hazards:
+            margins = fit.comparisons(narrow, what="link", exponentiate=True, level=facts.level)
+        else:
+            margins = fit.slopes(narrow, level=facts.level)
+    except ThetahatError:  # a model without a mean, several terms, weights that have no covariance
         return Effects()
-    told = [] if margins is None else list(_sentences(fit, margins, facts.level))
+    if margins is None:
+        told = []
+    else:
+        told = list(_hazards(margins) if hazards else _sentences(fit, margins, facts.level))
     said = told + [_of_wide(name, own) for name, own in wide.items()]
     if len(said) > MOST:
         room = max(MOST - 1 - len(wide), 0)
@@ -101,6 +112,35 @@ def _sentences(fit: Fit, margins: Margins, level: float) -> Iterator[str]:
         zero = ", which includes 0" if row["low"] <= 0 <= row["high"] else ""
         known = f"({100 * level:g}% interval {low} to {high}{zero})"
         yield f"{who} goes with {response.higher(row['estimate'], decimals)}{than} {known}{ratio.get((term, contrast), '')}."
+
+
+def _hazards(margins: Margins) -> Iterator[str]:
+    """Of Cox's model: how many times as high a hazard is."""
+    for row in margins.table.to_dict("records"):
+        term, contrast = str(row["term"]), str(row["contrast"])
+        who, than = _who(term, "dy/dx" if contrast == "+1" else contrast)
+        low, high = number(row["low"], 3), number(row["high"], 3)
+        one = ", which includes 1" if row["low"] <= 1 <= row["high"] else ""
+        times = f"a hazard {number(row['estimate'], 3)} times " + (f"that of{than[5:]}" if than else "as high")
+        yield f"{who} goes with {times} ({100 * margins.level:g}% interval {low} to {high}{one})."
+
+
+def proportional(fit: Fit) -> str:
+    """Of Cox's model: whether its hazard ratios change with time, in words; else nothing."""
+    if not isinstance(family_of(fit.model), Cox) or not fit.certificate.ok:
+        return ""
+    try:
+        found = fit.proportional_hazards()
+    except ThetahatError:  # random effects, rows that are not all at hand
+        return ""
+    terms, whole = found.drop(index="all"), found.loc["all"]
+    least = terms["p"].idxmin()
+    said = f"χ²({whole['df']:g}) = {number(whole['statistic'], 4)}, p = {probability(whole['p'])}"
+    each = f"; of its terms {least} has the smallest p, {probability(terms['p'].min())}" if len(terms) > 1 else ""
+    return (
+        f"Whether hazard ratios change with time (score test of proportional hazards): {said}{each}. fit.proportional_hazards() "
+        "has a row for each term."
+    )
 
 
 def _who(term: str, contrast: str) -> tuple[str, str]:
@@ -163,9 +203,10 @@ def _note(fit: Fit, margins: Margins | None) -> str:
     if margins is None:
         return ""
     table: pd.DataFrame = margins.table
-    number_, category = (table["contrast"] == "dy/dx").any(), (table["contrast"] != "dy/dx").any()
-    kinds = ["of a number the slope, for each unit"] if number_ else []
-    kinds += ["of a category the difference from its first level"] if category else []
+    hazards = isinstance(family_of(fit.model), Cox)
+    numbers = table["contrast"] == ("+1" if hazards else "dy/dx")
+    kinds = [f"of a number the {'ratio' if hazards else 'slope'}, for each unit"] if numbers.any() else []
+    kinds += [f"of a category the {'ratio to' if hazards else 'difference from'} its first level"] * bool((~numbers).any())
     random = ", random effects 0" if isinstance(fit.model, RandomEffects) else ""
     return (
         f"Averages over the rows that were fitted{random}: {'; '.join(kinds)}. Other columns are as they were observed. The sentences "

@@ -19,8 +19,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from ..data import Table
-from ..errors import BadArgument, FitError, ThetahatError
 from ..data.response import Response
+from ..errors import BadArgument, FitError, ThetahatError
 from ..evaluation.lack_of_fit import LackOfFit, lack_of_fit
 from ..families.cox import Cox
 from ..families.ordinal import Ordinal

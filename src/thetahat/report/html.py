@@ -32,7 +32,7 @@ from ..protocols import Draws, HasContext, classes_of, levels_of, shape_of
 from ..types import Chart
 from . import formatting, plots, random_effects, reproduce, smooths, theme
 from .cells import cells, heads
-from .effects import effects
+from .effects import effects, proportional
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
 
@@ -146,6 +146,7 @@ def page(fit: Fit, level: float = 0.95) -> str:
             else Figures(),
             categories=judged(lambda: plots.confusion(fit)),
             residuals=judged(lambda: plots.residuals(fit)),
+            proportional=proportional(fit),
             profiles=profiles(fit, facts, figures),
             scores=scores(facts),
             network=is_network(fit),

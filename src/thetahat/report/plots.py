@@ -12,10 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..errors import BadArgument
+from ..errors import BadArgument, NotConverged
 from ..evaluation.confusion import classifies
 from ..evaluation.confusion import confusion as confused
+from ..families.base import Family
+from ..families.cox import Cox
 from ..models import Regression
+from ..models.base import family_of
 from ..models.custom import Custom
 from ..printable import printable
 from ..types import OF_SEED, Chart, Settings
@@ -250,17 +253,29 @@ def confusion(fit: Fit) -> list[Chart]:
 
 
 def residuals(fit: Fit) -> list[Chart]:
-    """Quantile residuals against the fitted mean with a smooth, and against the normal's quantiles."""
+    """Quantile residuals against the fitted mean with a smooth, and against the normal's quantiles. Where there is no mean (of
+    an ordinal response) the linear predictor is in its place; of Cox's model deviance residuals, which are not normal."""
+    family = family_of(fit.model)
+    if isinstance(family, Cox):
+        values = np.asarray(fit.residuals("deviance"), dtype=float)
+        return [against_fitted(_fitted(fit, "linear"), values, "linear predictor", "deviance residual")]
     values = np.asarray(fit.residuals("quantile", seed=SEED), dtype=float)
     panels = [quantiles(values)]
-    fitted = np.asarray(fit.predict(what="mean"), dtype=float)
+    linear = isinstance(family, Family) and not family.has("expectation")
+    fitted = _fitted(fit, "linear" if linear else "mean")
     if fitted.shape == values.shape:
-        panels.insert(0, against_fitted(fitted, values))
+        panels.insert(0, against_fitted(fitted, values, "linear predictor" if linear else "fitted mean"))
     return panels
 
 
-def against_fitted(fitted: np.ndarray, values: np.ndarray) -> Chart:
-    """Residuals (n,) against fitted means (n,)."""
+def _fitted(fit: Fit, what: str) -> np.ndarray:
+    return np.asarray(fit.predict(what=what), dtype=float)
+
+
+def against_fitted(
+    fitted: np.ndarray, values: np.ndarray, of: str = "fitted mean", residual: str = "quantile residual"
+) -> Chart:
+    """Residuals (n,) against fitted means, or what stands for them, (n,)."""
     keep, note = sampled(np.isfinite(fitted) & np.isfinite(values))
     data = pd.DataFrame({"fitted": fitted[keep], "residual": values[keep]})
     low, high = data["fitted"].min(), data["fitted"].max()
@@ -268,11 +283,11 @@ def against_fitted(fitted: np.ndarray, values: np.ndarray) -> Chart:
     scale = alt.Scale(type="log" if wide else "linear", zero=False, nice=not wide)
     x = alt.X(
         "fitted:Q",
-        title="fitted mean" + (" (log scale)" if wide else ""),
+        title=of + (" (log scale)" if wide else ""),
         scale=scale,
         axis=alt.Axis(grid=False, tickCount=5),
     )
-    y = alt.Y("residual:Q", title="quantile residual", axis=alt.Axis(tickCount=7))
+    y = alt.Y("residual:Q", title=residual, axis=alt.Axis(tickCount=7))
     dots = (
         alt.Chart(data)
         .mark_circle(size=_size(len(data)), color=MAIN, opacity=_opacity(len(data)))
@@ -331,7 +346,16 @@ def profile(fit: Fit, facts: Facts | None = None) -> list[Chart]:
         if isinstance(item, Line) and item.standard_error
     ]
     lines.sort(key=lambda line: (line.name.split(": ")[-1] == "Intercept", line.z is None))
-    return [profile_of(fit, line) for line in lines[:PROFILES]]
+    return [_profile_or_why(fit, line) for line in lines[:PROFILES]]
+
+
+def _profile_or_why(fit: Fit, line: Line) -> Chart:
+    """One parameter's profile; where it could not be followed, the words in its place: the others are drawn."""
+    try:
+        return profile_of(fit, line)
+    except NotConverged:
+        words = alt.Chart(pd.DataFrame({"words": ["not found"]})).mark_text(color=QUIET).encode(text="words:N")
+        return words.properties(width=WIDTH - 78, height=HEIGHT - 40, title=titled(line.name))
 
 
 def profile_of(fit: Fit, line: Line) -> Chart:
