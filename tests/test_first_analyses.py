@@ -174,7 +174,9 @@ def lung() -> pd.DataFrame:
     sex = rng.choice(["female", "male"], 120)
     time = rng.exponential(np.where(sex == "male", 300.0, 600.0))
     age = rng.uniform(40, 80, 120).round()
-    return pd.DataFrame({"time": np.minimum(time, 700).round(1) + 0.1, "dead": time < 700, "age": age, "sex": sex})
+    return pd.DataFrame(
+        {"time": np.minimum(time, 700).round(1) + 0.1, "dead": time < 700, "age": age, "sex": sex}
+    )
 
 
 def test_the_report_of_coxs_model_opens_with_hazard_ratios(lung, tmp_path):
@@ -188,3 +190,58 @@ def test_the_report_of_coxs_model_opens_with_hazard_ratios(lung, tmp_path):
     assert "One more unit of age goes with a hazard" in text
     assert "score test of proportional hazards" in text
     assert "its y is a category" not in text
+
+
+# ---- messages that say the way on ----------------------------------------------------------------------------
+
+
+def test_a_likelihood_of_ones_own_says_which_column_it_lacks_and_how_to_name_it():
+    @th.model(mu=0.0, sigma=th.positive(1.0))
+    def own(batch, mu, sigma):
+        return th.families.Normal().at(mu + 0 * batch["age"], sigma)
+
+    data = {"age": [1.0, 2.0, 3.0], "height": [70.0, 80.0, 91.0]}
+    with pytest.raises(th.errors.UnknownColumn, match=r"column 'y', which the data lack\..*target='"):
+        th.fit(own, data)
+    named = th.model(mu=0.0, sigma=th.positive(1.0), target="height")(own.function)
+    assert th.fit(named, data).estimates["mu"] == pytest.approx(np.mean(data["height"]))
+
+
+def test_what_is_refused_says_what_is_to_be_asked_instead(wine, lung):
+    cox = th.fit("Surv(time, dead) ~ age + sex", lung, "cox")
+    mixed = th.fit("rating ~ warm + (1 | judge)", wine, "ordinal")
+    line = th.fit("time ~ age", lung, robust=th.DensityPower(0.5))
+    kinked = th.fit("time ~ age", lung, th.families.AsymmetricLaplace(0.5))
+    for ask, words in (
+        (lambda: cox.comparisons("sex"), "Ratios of hazards: comparisons.*exponentiate=True"),
+        (cox.check, "fit.proportional_hazards()"),
+        (lambda: cox.predict(lung, level=0.9), r"no mean\. Accepted: 'linear', 'log_hazard'"),
+        (lambda: mixed.predict({"warm": [1]}, "probabilities"), "groups='average'"),
+        (line.check, r"fit\.outliers\(\), fit\.plot\('residuals'\)"),
+        (kinked.anova, "test= of anova"),
+        (lambda: th.fit("time ~ age", lung, scale=200.0).prior_path(th.priors.Laplace), "the lasso"),
+        (lambda: th.fit("time ~ age", lung, "gamma").predict(lung, "median"), "level=0.5"),
+    ):
+        with pytest.raises(
+            th.errors.BadArgument if "groups" not in words else th.errors.UnknownColumn, match=words
+        ):
+            ask()
+
+
+def test_an_anova_names_the_term_without_which_there_is_no_maximum():
+    """Group a has 4 % of zeros and mean 4, more than Poisson's 2 %; with one mean for both groups, below 3, fewer: the inflation
+    of a runs to 0, and the smaller model has no maximum."""
+    rng = np.random.default_rng(2)
+    g = np.repeat(["a", "b"], 200)
+    y = np.where(
+        g == "a", np.maximum(rng.poisson(4.0, 400), 1), rng.poisson(1.0, 400) * (rng.random(400) < 0.6)
+    )
+    y[:8] = 0
+    data = {"g": g, "y": y, "x": rng.normal(size=400)}
+    fit = th.fit("y ~ g + x", data, "zero_inflated(poisson)", inflation="~ g")
+    with pytest.raises(
+        th.errors.NotConverged, match=r"the likelihood ratio of 'g': .* test='wald'"
+    ) as caught:
+        fit.anova(2)
+    assert ".." not in str(caught.value)
+    assert fit.anova(2, "wald").loc["g", "p_value"] < 1e-6

@@ -364,7 +364,7 @@ def test_a_file_read_block_by_block_is_predicted_as_in_memory(tmp_path):
     [
         (
             {"what": "median"},
-            "no what='median'. Accepted: 'mean', 'linear', 'quantile', 'probabilities', 'scale'",
+            "no what='median'. Accepted: 'mean', 'linear', 'quantile', 'scale'; with times=",
         ),
         ({"what": "quantile"}, "needs level"),
         ({"what": "probabilities"}, "no probabilities"),

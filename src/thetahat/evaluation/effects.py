@@ -112,7 +112,7 @@ def comparisons(
     parts, rows, words = [], None, ""
     for name, spec in named(of, known).items():
         require(setting, name, known, "comparisons")
-        for contrast in contrasts(setting, name, spec, data, SIGNS[compare]):
+        for contrast in contrasts(setting, name, spec, data, "/" if exponentiate else SIGNS[compare]):
             focal = name if contrast.both else None
             rows, words = rows_at(setting, at, by, data, counterfactual, averaged=at is None, focal=focal)
             parts.append(_compared(setting, rows, contrast, asked, compare))

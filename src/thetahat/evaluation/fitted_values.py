@@ -53,8 +53,8 @@ def family_for(model: ModelLike, what: str) -> Family:
     family = family_of(model)
     if not isinstance(family, Family):
         raise BadArgument(
-            f"a {type(model).__name__} has a log_prob alone: it has no family, so that {what} is not defined "
-            "for it."
+            f"the model returns log p of each row alone, and no distribution of y, so that {what} is not defined for it. Of a "
+            "likelihood of one's own: return the distribution, th.families.Normal().at(mean, scale)."
         )
     return family
 

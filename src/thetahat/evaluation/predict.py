@@ -257,16 +257,25 @@ def _target(model: ModelLike, batch: Batch, what: str) -> _Target:
         return _Target(lambda *eta: eta[j], lambda t, eta, high: _inverse(spec, t, eta[j], high))
     if what != "mean":
         raise BadArgument(
-            f"predict has no what={what!r}. Accepted: 'mean', 'linear', 'quantile', "
-            f"'probabilities'{', ' * bool(other)}{other}; with times= 'survival', 'cumulative_hazard', 'hazard', "
-            "'restricted_mean'."
+            f"predict has no what={what!r}. Accepted: {_plain(family)}{', ' * bool(other)}{other}; with times= 'survival', "
+            "'cumulative_hazard', 'hazard', 'restricted_mean'."
+            + " The median: what='quantile', level=0.5."
+            * (what == "median" and family.has("quantile"))
         )
     if not family.has("expectation"):
-        raise BadArgument(
-            f"{family} has no mean. Accepted: 'probabilities', 'linear', 'quantile', "
-            f"{', '.join(map(repr, names))}."
-        )
+        raise BadArgument(f"{family} has no mean. Accepted: {_plain(family)}, {', '.join(map(repr, names))}.")
     return _mean(model, family, batch)
+
+
+def _plain(family: Family) -> str:
+    """What can be predicted of the family besides its parameters."""
+    own = {
+        "mean": family.has("expectation"),
+        "linear": True,
+        "quantile": family.has("quantile"),
+        "probabilities": isinstance(family, Categories) or family.support.binary,
+    }
+    return ", ".join(repr(name) for name, has in own.items() if has)
 
 
 def _mean(model: ModelLike, family: Family, batch: Batch) -> _Target:

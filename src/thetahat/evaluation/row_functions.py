@@ -179,6 +179,8 @@ def quantities(setting: Setting, what: str, first: Batch) -> list[Quantity]:
         raise BadArgument(
             f"{family} has no mean, which what='response' is. Accepted: what='link'"
             f"{''.join(f', {name!r}' for name in names)}."
+            + " Ratios of hazards: comparisons(…, what='link', exponentiate=True)."
+            * ("log_hazard" in names)
         )
     if what in ("response", "probabilities"):
         return _probabilities(setting, family, first)

@@ -206,12 +206,12 @@ def check_likelihood(
         raise BadArgument(quantile.KINK.format(family=objective.model.family, what=kind))
 
 
-def check_maximum(objective: Objective, what: str) -> None:
+def check_maximum(objective: Objective, what: str, instead: str = "") -> None:
     """Refuse what is of a maximum of the likelihood alone, where something else was maximised."""
     for term in objective.terms:
         if term.robust is not None:
             raise BadArgument(
-                f"{what} is of a maximum of the likelihood, and the robust {term.robust} maximised something else."
+                f"{what} is of a maximum of the likelihood, and the robust {term.robust} maximised something else.{instead}"
             )
         if term.weights is not None:
             raise BadArgument(f"{what} is of a maximum of the likelihood, and here rows are weighted.")
@@ -369,7 +369,8 @@ def held_maximum(objective: Objective, origin: Tensor, basis: Tensor, start: Ten
     certificate = solver.certificate(restricted, state)
     if not certificate.ok:
         raise NotConverged(
-            f"under the hypothesis the maximum could not be certified: {certificate}.", certificate
+            f"under the hypothesis the maximum could not be certified: {str(certificate).rstrip('.')}.",
+            certificate,
         )
     return state.value, restricted.lift(state.theta)
 

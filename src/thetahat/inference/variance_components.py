@@ -239,7 +239,9 @@ def points(objective: Objective, index: int, radius: float, m: int) -> list[tupl
     model = _mixed(objective)
     name, value = names_of(model)[index], float(model.natural(objective.theta)[index])
     profile = _profile(objective, index, name.startswith("corr("))
-    outside = not abs(profile.share(value)) <= 1 - EDGE if profile is not None and profile.corr else value <= EDGE
+    outside = (
+        not abs(profile.share(value)) <= 1 - EDGE if profile is not None and profile.corr else value <= EDGE
+    )
     if profile is None or outside:
         why = f"{name!r} is at an end of its range, where its profile has one side. fit.variance_components() has it."
         raise NotConverged(why, Certificate("not converged"), None)

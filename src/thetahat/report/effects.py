@@ -118,10 +118,12 @@ def _hazards(margins: Margins) -> Iterator[str]:
     """Of Cox's model: how many times as high a hazard is."""
     for row in margins.table.to_dict("records"):
         term, contrast = str(row["term"]), str(row["contrast"])
-        who, than = _who(term, "dy/dx" if contrast == "+1" else contrast)
+        who, than = _who(term, "dy/dx" if contrast == "+1" else contrast, " / ")
         low, high = number(row["low"], 3), number(row["high"], 3)
         one = ", which includes 1" if row["low"] <= 1 <= row["high"] else ""
-        times = f"a hazard {number(row['estimate'], 3)} times " + (f"that of{than[5:]}" if than else "as high")
+        times = f"a hazard {number(row['estimate'], 3)} times " + (
+            f"that of{than[5:]}" if than else "as high"
+        )
         yield f"{who} goes with {times} ({100 * margins.level:g}% interval {low} to {high}{one})."
 
 
@@ -133,18 +135,21 @@ def proportional(fit: Fit) -> str:
         found = fit.proportional_hazards()
     except ThetahatError:  # random effects, rows that are not all at hand
         return ""
-    terms, whole = found.drop(index="all"), found.loc["all"]
-    least = terms["p"].idxmin()
+    rows = {str(name): row for name, row in found.to_dict("index").items()}
+    whole = rows.pop("all")
     said = f"χ²({whole['df']:g}) = {number(whole['statistic'], 4)}, p = {probability(whole['p'])}"
-    each = f"; of its terms {least} has the smallest p, {probability(terms['p'].min())}" if len(terms) > 1 else ""
+    least = min(rows, key=lambda name: float(rows[name]["p"]))
+    each = (
+        f"; of its terms {least} has the smallest p, {probability(rows[least]['p'])}" if len(rows) > 1 else ""
+    )
     return (
         f"Whether hazard ratios change with time (score test of proportional hazards): {said}{each}. fit.proportional_hazards() "
         "has a row for each term."
     )
 
 
-def _who(term: str, contrast: str) -> tuple[str, str]:
-    """Of what the sentence speaks, and with what it is compared.
+def _who(term: str, contrast: str, sign: str = " - ") -> tuple[str, str]:
+    """Of what the sentence speaks, and with what it is compared; sign: between the two levels of a contrast.
 
     Examples
     --------
@@ -153,9 +158,9 @@ def _who(term: str, contrast: str) -> tuple[str, str]:
     """
     if contrast == "dy/dx":
         return f"One more unit of {term}", ""
-    if contrast.count(" - ") != 1:  # a level has the sign in its name
+    if contrast.count(sign) != 1:  # a level has the sign in its name
         return f"The difference {contrast} of {term}", ""
-    high, low = contrast.split(" - ")
+    high, low = contrast.split(sign)
     return f"{term} = {high}", f" than {term} = {low}"
 
 
@@ -190,7 +195,7 @@ def _ratios(fit: Fit, margins: Margins, level: float) -> dict[tuple[str, str], s
     out = {}
     for row in found.to_dict("records"):
         times = f"{'odds' if odds else 'a mean'} {number(row['estimate'], 3)} times as large"
-        contrast = "dy/dx" if row["term"] in slopes else str(row["contrast"])
+        contrast = "dy/dx" if row["term"] in slopes else str(row["contrast"]).replace(" / ", " - ")
         out[row["term"], contrast] = f" and {times} ({number(row['low'], 3)} to {number(row['high'], 3)})"
     return out
 
@@ -206,7 +211,9 @@ def _note(fit: Fit, margins: Margins | None) -> str:
     hazards = isinstance(family_of(fit.model), Cox)
     numbers = table["contrast"] == ("+1" if hazards else "dy/dx")
     kinds = [f"of a number the {'ratio' if hazards else 'slope'}, for each unit"] if numbers.any() else []
-    kinds += [f"of a category the {'ratio to' if hazards else 'difference from'} its first level"] * bool((~numbers).any())
+    kinds += [f"of a category the {'ratio to' if hazards else 'difference from'} its first level"] * bool(
+        (~numbers).any()
+    )
     random = ", random effects 0" if isinstance(fit.model, RandomEffects) else ""
     return (
         f"Averages over the rows that were fitted{random}: {'; '.join(kinds)}. Other columns are as they were observed. The sentences "

@@ -354,7 +354,9 @@ def _profile_or_why(fit: Fit, line: Line) -> Chart:
     try:
         return profile_of(fit, line)
     except NotConverged:
-        words = alt.Chart(pd.DataFrame({"words": ["not found"]})).mark_text(color=QUIET).encode(text="words:N")
+        words = (
+            alt.Chart(pd.DataFrame({"words": ["not found"]})).mark_text(color=QUIET).encode(text="words:N")
+        )
         return words.properties(width=WIDTH - 78, height=HEIGHT - 40, title=titled(line.name))
 
 
