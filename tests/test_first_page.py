@@ -37,14 +37,29 @@ def test_the_slopes_in_the_picture_are_those_of_the_calls_written_above_them() -
 def test_readme_counts_the_ratios_of_the_chart_and_those_against_us() -> None:
     module = script("benchmark_chart")
     found = module.ratios()
-    assert all(said in README for said in module.counts(found)), "run python scripts/benchmark_chart.py"
+    said = module.counts(found, module.missed())
+    assert all(words in README for words in said), "run python scripts/benchmark_chart.py"
 
 
 def test_the_counts_in_readme_are_renewed_with_the_chart() -> None:
-    """Three ratios written here, two of them above 1; and the words around the counts stay."""
+    """Three ratios written here, two of them above 1, four bars of five missed and none of three; and the words around the counts stay."""
     module = script("benchmark_chart")
     found = module.pd.DataFrame({"ratio": [0.5, 1.5, 2.0]})
-    new = module.renewed(README, found)
+    new = module.renewed(README, found, ((4, 5), (0, 3)))
     assert "for 3 pairs of work and peer" in new
     assert "ours is slower in two of them" in new
-    assert module.renewed(new, module.ratios()) == README
+    assert "four of 5 comparisons of regressions and none of 3 of hidden Markov models fall short" in new
+    assert module.renewed(new, module.ratios(), module.missed()) == README
+
+
+def test_the_bars_that_are_missed_are_counted_in_the_table_of_the_run(tmp_path: Path) -> None:
+    """A row without a bar is no comparison with one."""
+    lines = [
+        "| work | who | bar |",
+        "|---|---|---|",
+        "| a | us |  |",
+        "| a | b | 0.2 MISSED |",
+        "| a | c | 6 met |",
+    ]
+    (tmp_path / "speed.md").write_text("\n".join(lines), encoding="utf-8")
+    assert script("benchmark_chart").missed(tmp_path) == ((1, 2), (0, 0))
