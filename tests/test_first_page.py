@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -23,6 +26,21 @@ def script(name: str) -> ModuleType:
 def test_the_picture_of_separated_data_has_the_message_that_the_library_gives() -> None:
     drawn = (ROOT / "docs" / "separated.svg").read_text(encoding="utf-8")
     assert drawn == script("separated").picture(), "run python scripts/separated.py"
+
+
+def test_the_animation_of_separated_data_is_drawn_by_its_script() -> None:
+    """Newton's steps are uphill, to the slope at which glum stops too; the last picture is the library's message."""
+    module = script("separated")
+    drawn = (ROOT / "docs" / "walk.svg").read_text(encoding="utf-8")
+    assert drawn == module.walk(), "run python scripts/separated.py"
+    assert len(drawn) < 300_000
+    slopes, values = zip(*module.newton(), strict=True)
+    assert list(slopes) == sorted(slopes)
+    assert list(values) == sorted(values)
+    assert values[0] == pytest.approx(-6 * np.log(2))
+    assert slopes[9] == pytest.approx(14.63386528, rel=1e-8)  # glum 3.4.1, after 9 iterations
+    assert values[-1] < 0
+    assert "NoMaximum: the likelihood has no maximum" in drawn
 
 
 def test_the_slopes_in_the_picture_are_those_of_the_calls_written_above_them() -> None:
