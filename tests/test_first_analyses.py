@@ -245,3 +245,48 @@ def test_an_anova_names_the_term_without_which_there_is_no_maximum():
         fit.anova(2)
     assert ".." not in str(caught.value)
     assert fit.anova(2, "wald").loc["g", "p_value"] < 1e-6
+
+
+# ---- quantile regression -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def food() -> pd.DataFrame:
+    """Spending that spreads as income rises."""
+    rng = np.random.default_rng(7)
+    income = rng.uniform(3, 12, 200)
+    return pd.DataFrame({"income": income, "spent": 1 + 0.5 * income + 0.2 * income * rng.normal(size=200)})
+
+
+def test_a_quantile_regression_predicts_its_quantile(food):
+    """x·β̂ is the level's quantile of y; the mean of the working density, x·β̂ + σ(1 − 2q)/(q(1 − q)), is nobody's question."""
+    fit = th.fit("spent ~ income", food, th.families.AsymmetricLaplace(0.9))
+    new = {"income": [5.0, 9.0]}
+    line = fit.estimates["Intercept"] + fit.estimates["income"] * np.array(new["income"])
+    np.testing.assert_allclose(fit.predict(new), line, rtol=1e-12)
+    found = fit.predictions(at=new).frame
+    np.testing.assert_allclose(found["estimate"], line, rtol=1e-12)
+    ends = fit.predict(new, level=0.95)
+    np.testing.assert_allclose(ends[["value", "low", "high"]], found[["estimate", "low", "high"]], rtol=1e-10)
+    V = fit.covariance().loc[["Intercept", "income"], ["Intercept", "income"]].to_numpy()
+    half = 1.959964 * np.sqrt(np.einsum("i,ij,j", [1.0, 5.0], V, [1.0, 5.0]))
+    assert ends["high"].iloc[0] - line[0] == pytest.approx(half, rel=1e-5)
+    below = (food["spent"] <= fit.predict()).mean()
+    assert 0.85 < below < 0.95
+    np.testing.assert_allclose(fit.residuals("response"), food["spent"] - fit.predict(), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda fit, data: fit.predict(data, level=0.95, kind="prediction"), "two fitted quantiles"),
+        (lambda fit, data: fit.r_squared(), "R²: The asymmetric Laplace"),
+        (lambda fit, data: fit.calibration(), "compares means"),
+        (lambda fit, data: fit.residuals("pearson"), "no Pearson residual"),
+    ],
+    ids=["prediction", "r_squared", "calibration", "pearson"],
+)
+def test_what_a_working_density_does_not_say_is_refused(food, ask, words):
+    fit = th.fit("spent ~ income", food, th.families.AsymmetricLaplace(0.5))
+    with pytest.raises(th.errors.BadArgument, match=words):
+        ask(fit, food.head(2))

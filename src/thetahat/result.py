@@ -572,7 +572,7 @@ class Fit(FitEffects, FitTests, FitTables):
         Parameters
         ----------
         what
-            "mean", "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a
+            "mean" (of a quantile regression: the quantile), "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a
             parameter's name; at `times` "survival", "cumulative_hazard", "hazard", "restricted_mean"
             (`evaluation.survival_prediction`): a data frame of a row a row and time, with columns row, time, value
         level

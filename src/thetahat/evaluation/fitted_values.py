@@ -26,7 +26,7 @@ from ..models.base import family_of
 from ..models.described import DescribesRows
 from ..models.regression import Regression
 from ..models.taylor import jacobian
-from ..protocols import Categories, HasFixed, HasGradientRows, encoder_of, target_of
+from ..protocols import Categories, HasFixed, HasGradientRows, Working, encoder_of, target_of
 from ..types import Levels, ModelLike
 
 Function = Callable[..., Tensor]
@@ -53,7 +53,7 @@ def family_for(model: ModelLike, what: str) -> Family:
     family = family_of(model)
     if not isinstance(family, Family):
         raise BadArgument(
-            f"the model returns log p of each row alone, and no distribution of y, so that {what} is not defined for it. Of a "
+            f"the model returns log p of each row alone, and no distribution of y: {what} cannot be had of it. Of a "
             "likelihood of one's own: return the distribution, th.families.Normal().at(mean, scale)."
         )
     return family
@@ -100,8 +100,14 @@ def parameters_of(model: ModelLike, batch: Batch) -> list[Tensor]:
         return [v.detach().expand(len(batch)) for v in natural_at(model.family, eta_of(model, batch))]
 
 
+def centre(family: Family, parameters: Sequence[Tensor], **extras: Tensor) -> Tensor:
+    """What a prediction is of: E[y]; of a working density (a quantile regression's) what it is fitted for, its first parameter,
+    for its mean is neither that quantile nor the mean of the data."""
+    return parameters[0] if isinstance(family, Working) else family.expectation(*parameters, **extras)
+
+
 def mean_of(model: ModelLike, batch: Batch) -> Tensor:
-    """E[y | x] at θ̂, (n,), or (n, d) of a vector.
+    """E[y | x] at θ̂ (`centre`), (n,), or (n, d) of a vector.
 
     Raises
     ------
@@ -112,7 +118,7 @@ def mean_of(model: ModelLike, batch: Batch) -> Tensor:
     if not family.has("expectation"):
         raise BadArgument(f"{family} has no mean{': its y is a category' * isinstance(family, Categories)}.")
     with torch.no_grad():
-        return family.expectation(*parameters_of(model, batch), **extras_of(model, batch))
+        return centre(family, parameters_of(model, batch), **extras_of(model, batch))
 
 
 def with_slopes(function: Function, eta: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:

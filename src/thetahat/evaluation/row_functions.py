@@ -32,7 +32,7 @@ from ..models.base import family_of
 from ..models.regression import Regression
 from ..protocols import Categories, encoder_of
 from ..types import Data, Level, ModelLike
-from .fitted_values import eta_of, extras_of, free_of, gradient_rows, natural_at
+from .fitted_values import centre, eta_of, extras_of, free_of, gradient_rows, natural_at
 
 CELLS = 2**23  # numbers of a block of gradients
 LABEL = "\0row"  # the column of each row's label, which no user's column is called; shown as "row"
@@ -174,7 +174,7 @@ def quantities(setting: Setting, what: str, first: Batch) -> list[Quantity]:
             return [Quantity(lambda eta, extras: natural_at(family, eta)[j])]
         what = "response"
     if what == "response" and family.has("expectation"):
-        return [Quantity(lambda eta, extras: family.expectation(*natural_at(family, eta), **extras))]
+        return [Quantity(lambda eta, extras: centre(family, natural_at(family, eta), **extras))]
     if what == "response" and not isinstance(family, Categories):
         raise BadArgument(
             f"{family} has no mean, which what='response' is. Accepted: what='link'"

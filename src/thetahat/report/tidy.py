@@ -183,7 +183,8 @@ def deviance(fit: Fit) -> float:
 def r_squared(fit: Fit) -> float:
     """1 − Σ (y − μ̂)² / Σ (y − ȳ)²; without an intercept over Σ y², as in R."""
     total = _spread(fit)
-    return 1 - _squares(fit, "response") / total if total > 0 else math.nan
+    share = 1 - _squares(fit, "response") / total if total > 0 else math.nan
+    return 0.0 if abs(share) < 1e-12 else share  # rounding of a fit without slopes, as of a lasso
 
 
 # ---- a row an observation ----------------------------------------------------------------------------------
