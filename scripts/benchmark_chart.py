@@ -80,20 +80,44 @@ def ratios(folder: Path = RESULTS) -> pd.DataFrame:
     return frame.assign(work=frame["work"].replace(NAMES), peer=frame["peer"].replace(NAMES))
 
 
-def counts(frame: pd.DataFrame) -> tuple[str, str]:
-    """What README says of the chart: how many ratios there are, and how many of them are against us."""
+Short = tuple[int, int]
+
+
+def missed(folder: Path = RESULTS) -> tuple[Short, Short]:
+    """How many comparisons are short of our own bar for speed, and how many have one: of regressions, of hidden Markov models."""
+    found = []
+    for file in ("speed.md", "hmm.md"):
+        bars = [row["bar"] for row in tables(file, folder) if row.get("bar")]
+        found.append((sum(bar.endswith("MISSED") for bar in bars), len(bars)))
+    return found[0], found[1]
+
+
+def counts(frame: pd.DataFrame, short: tuple[Short, Short]) -> tuple[str, str, str]:
+    """What README says of the chart and of our bars: how many ratios there are, how many of them are against us, and how many
+    comparisons fall short."""
+    regressions, chains = short
     slower = int((frame["ratio"] > 1).sum())
     return (
         f"for {len(frame)} pairs of work and peer",
-        f"ours is slower in {COUNTS[slower] if slower < len(COUNTS) else slower} of them",
+        f"ours is slower in {worded(slower)} of them",
+        f"{worded(regressions[0])} of {regressions[1]} comparisons of regressions and {worded(chains[0])} of {chains[1]} of hidden Markov models fall short",
     )
 
 
-def renewed(text: str, frame: pd.DataFrame) -> str:
+def worded(n: int) -> str:
+    return COUNTS[n] if n < len(COUNTS) else str(n)
+
+
+PATTERNS = (
+    r"for \d+ pairs of work and peer",
+    r"ours is slower in \w+ of them",
+    r"\w+ of \d+ comparisons of regressions and \w+ of \d+ of hidden Markov models fall short",
+)
+
+
+def renewed(text: str, frame: pd.DataFrame, short: tuple[Short, Short]) -> str:
     """The text of README with those counts."""
-    for pattern, new in zip(
-        (r"for \d+ pairs of work and peer", r"ours is slower in \w+ of them"), counts(frame), strict=True
-    ):
+    for pattern, new in zip(PATTERNS, counts(frame, short), strict=True):
         text = re.sub(pattern, new, text)
     return text
 
@@ -128,4 +152,4 @@ if __name__ == "__main__":
     found = ratios()
     chart(found).save(ROOT / "docs" / "benchmarks.svg")
     readme = ROOT / "README.md"
-    readme.write_text(renewed(readme.read_text(encoding="utf-8"), found), encoding="utf-8")
+    readme.write_text(renewed(readme.read_text(encoding="utf-8"), found, missed()), encoding="utf-8")

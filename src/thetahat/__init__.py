@@ -34,8 +34,8 @@ if TYPE_CHECKING:
         solvers,
     )
     from .evaluation.compare import compare
-    from .evaluation.nested import anova
     from .families import loss
+    from .fit_tests import anova
     from .fitting import fit, maximize
     from .generative.audit import audit
     from .io.loading import load
@@ -86,7 +86,7 @@ _NAMES = {
     ),
     "generative.audit": ("audit",),
     "evaluation.compare": ("compare",),
-    "evaluation.nested": ("anova",),
+    "fit_tests": ("anova",),
     "io.loading": ("load",),
     "report.table": ("table",),
 }

@@ -144,7 +144,7 @@ class FitEffects:
             "sequential"), a list; None: every column
         compare
             "difference", "ratio", "log odds ratio", "lift" (difference over the lower): of the two averages, where
-            rows are averaged
+            rows are averaged. Intervals and tests of positive ratios are made on their logarithms
 
         Raises
         ------
@@ -284,6 +284,17 @@ class FitEffects:
         out = out[["effect", "standard_error", "z", "p_value"]].set_axis(names)
         return out.rename_axis("variable")
 
+    def _of_known(
+        self, groups: str | None, covariance: str | None, clusters: str | Sequence[str] | None
+    ) -> Covariance:
+        """V of coefficients and random effects together, which has no other kind."""
+        if covariance is not None or clusters is not None:
+            raise BadArgument(
+                "covariance= and by= (clusters=) of a model with smooth terms or known groups: its predictions have the joint "
+                "covariance of coefficients and random effects, and no other. Leave them out."
+            )
+        return self._joint(groups)
+
     def _margins(self, found: object, level: float) -> Margins:
         from .data.table import Table
         from .evaluation.margin_estimates import Estimates
@@ -300,9 +311,9 @@ class FitEffects:
         """The fit as one of its rows, and V of the coordinates on which they depend."""
         import torch
 
+        from .evaluation.known_groups import marginal
         from .evaluation.row_functions import Setting
         from .inference.natural import own_places
-        from .models.mixed import Mixed
         from .models.random_effects import RandomEffects
 
         model, own = self.model, own_places(self.objective)
@@ -314,14 +325,9 @@ class FitEffects:
             return Setting(objective, V, own, self.objective.size, model, self.source)
         groups = groups or "average"
         objective = self._of_rows(groups)
-        if groups == "average" and isinstance(model, Mixed) and not any(r.smooth for r in model.random):
+        if marginal(model, groups):
             V = self._prepared(covariance, clusters)
             own = own[: len(model.coefficients)]
             return Setting(objective, V, own, self.objective.size, model, self.source)
-        if covariance is not None or clusters is not None:
-            raise BadArgument(
-                "covariance= and clusters= of a model with smooth terms or known groups: its predictions have the joint "
-                "covariance of coefficients and random effects, and no other. Leave them out."
-            )
-        V = self._joint(groups)
+        V = self._of_known(groups, covariance, clusters)
         return Setting(objective, V, torch.arange(objective.size), objective.size, model, self.source)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .likelihood import Objective
+from .protocols import HasObjective
 from .types import Named
 
 if TYPE_CHECKING:
@@ -18,6 +19,41 @@ if TYPE_CHECKING:
     from .evaluation.prior_path import PriorPath
     from .inference.covariance import Covariance
     from .inference.tests import Test
+
+
+def anova(*fits: HasObjective) -> pd.DataFrame:
+    """Likelihood-ratio tests of nested fits, from the smallest to the largest: a row a fit.
+
+    Parameters
+    ----------
+    fits
+        two or more of the same rows, each within the next (in any order)
+
+    Returns
+    -------
+    pd.DataFrame
+        columns parameters, log_likelihood, AIC, degrees_of_freedom, statistic, p_value, reference: the distribution under
+        the smaller model. A p-value whose reference says ≤ is an upper bound
+
+    Raises
+    ------
+    BadArgument
+        fits that are not nested, of other rows, of families that are not nested, under priors or weights, restricted likelihoods of other
+        fixed effects
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> ships = th.data.shipped("ships")
+    >>> small = th.fit("incidents ~ type + offset(log(service))", ships, "poisson")
+    >>> large = th.fit("incidents ~ type + built + offset(log(service))", ships, "poisson")
+    >>> th.anova(small, large)[["degrees_of_freedom", "statistic"]].round(2).iloc[1].to_dict()
+    {'degrees_of_freedom': 3.0, 'statistic': 41.53}
+    """
+    from .evaluation import nested
+    from .report.frames import whole
+
+    return whole(nested.anova(*fits))
 
 
 class FitTests:

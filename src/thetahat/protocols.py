@@ -1107,7 +1107,7 @@ class OfRows(Protocol):
 
 @runtime_checkable
 class HasObjective(Protocol):
-    """Something that maximised an objective: a fit. `evaluation.nested.anova` asks.
+    """Something that maximised an objective: a fit. `fit_tests.anova` asks.
 
     Examples
     --------

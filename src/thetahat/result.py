@@ -572,7 +572,7 @@ class Fit(FitEffects, FitTests, FitTables):
         Parameters
         ----------
         what
-            "mean", "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a
+            "mean" (of a quantile regression: the quantile), "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a
             parameter's name; at `times` "survival", "cumulative_hazard", "hazard", "restricted_mean"
             (`evaluation.survival_prediction`): a data frame of a row a row and time, with columns row, time, value
         level
@@ -588,6 +588,7 @@ class Fit(FitEffects, FitTests, FitTables):
             a new row with a level, or a group, of which no row was fitted is an error ("raise"), or NaN ("nan")
         """
         from .evaluation import new_data, predict, survival_prediction
+        from .report.frames import WholeFrame, whole
 
         if what in survival_prediction.WHATS:
             if unseen != "raise":
@@ -606,17 +607,23 @@ class Fit(FitEffects, FitTests, FitTables):
         objective = self._of_rows(groups, "predict")
         if level is not None and kind != "confidence" and groups == "average":
             self._refuse_without_groups(kind)
-        V = (
-            None
-            if plain
-            else self._prepared(covariance, by)
-            if objective is self.objective
-            else self._joint(groups)
-        )
+        V = None if plain else self._of_predictions(objective, groups, covariance, by)
         rows, alignment = new_data.aligned(objective.model, self.source, data, unseen, groups != "average")
         found = predict.predict(objective, objective.theta, rows, what, level=level, kind=kind, covariance=V)
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
-        return out
+        return whole(out) if isinstance(out, WholeFrame) else out
+
+    def _of_predictions(
+        self, objective: Objective, groups: str | None, covariance: str | None, by: str | Sequence[str] | None
+    ) -> Covariance:
+        """V of the coordinates on which the rows of `_of_rows` depend."""
+        from .evaluation.known_groups import marginal, of_average_rows
+
+        if objective is self.objective:
+            return self._prepared(covariance, by)
+        if marginal(self.model, groups):
+            return of_average_rows(objective, self._prepared(covariance, by))
+        return self._of_known(groups, covariance, by)
 
     def _of_new_group(
         self,
@@ -676,8 +683,7 @@ class Fit(FitEffects, FitTests, FitTables):
         if self._is_cox:
             return self._cox_curves(data, what, times, level, groups)
         objective = self._of_rows(groups, "predict")
-        own = objective is self.objective
-        V = None if level is None else self._prepared(covariance, by) if own else self._joint(groups)
+        V = None if level is None else self._of_predictions(objective, groups, covariance, by)
         rows, alignment = new_data.aligned(self.model, self.source, data)
         found = survival_prediction.curves(
             objective, objective.theta, rows, what, times, level=level, covariance=V

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import norm
+from scipy.stats import t as student
 
 import thetahat as th
 from thetahat.data.frame import Frame
@@ -349,13 +350,25 @@ def test_predictions_of_rows_are_those_of_predict(ships, housing):
 
 
 def test_a_ratio_of_counts_is_the_exponential_of_its_coefficient(ships):
-    """E[y] = exp(η): the ratio is e^β, its error e^β s.e.(β), whatever the rows."""
+    """E[y] = exp(η): the ratio is e^β, its error e^β s.e.(β), its interval and its test those of β, whatever the rows."""
     found = ships.comparisons("period", compare="ratio").frame.iloc[0]
     name = next(n for n in ships.names if n.startswith("period"))
     beta, error = ships.estimates[name], ships.standard_errors()[name]
     assert found["estimate"] == pytest.approx(np.exp(beta), rel=1e-10)
     assert found["standard_error"] == pytest.approx(np.exp(beta) * error, rel=1e-8)
-    assert found["z"] == pytest.approx((np.exp(beta) - 1) / (np.exp(beta) * error), rel=1e-8)
+    assert found["z"] == pytest.approx(beta / error, rel=1e-8)
+    ends = np.exp(ships.intervals().loc[name]).to_numpy()
+    np.testing.assert_allclose(found[["low", "high"]].to_numpy(dtype=float), ends, rtol=1e-8)
+
+
+def test_a_ratio_that_is_not_positive_keeps_its_own_scale():
+    """Means −1 and 2 of a normal response: the ratio −2 has no logarithm; its error by the delta method, s√(1/n + r²/n)/|a|."""
+    data = {"g": list("aabb"), "y": [-1.5, -0.5, 1.5, 2.5]}
+    found = th.fit("y ~ g", data).comparisons("g", compare="ratio").frame.iloc[0]
+    assert found["estimate"] == pytest.approx(-2.0, rel=1e-10)
+    error = np.sqrt(0.5) * np.sqrt(0.5 + 4 * 0.5)  # s² = 1/2 with 2 degrees of freedom, n = 2 a group
+    assert found["standard_error"] == pytest.approx(error, rel=1e-8)
+    assert found["t"] == pytest.approx(-3.0 / error, rel=1e-8)
 
 
 def test_counterfactual_rows_are_every_row_with_a_value(birthwt):
@@ -559,6 +572,19 @@ def test_tukeys_p_is_that_of_ptukey():
     """R: ptukey(sqrt(2)*2.5, 4, c(10, Inf), lower.tail = FALSE)."""
     found = p_values(np.array([2.5, 2.5]), np.array([10.0, np.inf]), "tukey", 4)
     np.testing.assert_allclose(found, [0.12017797174, 0.05989401073], rtol=1e-6)
+
+
+def test_tukeys_p_of_a_far_difference_is_not_0():
+    """All differences of 3 means 12.4 errors apart: P(one) ≤ p ≤ 3 P(one), P(one) = 2 Φ(−12.4) = 2.6e−35, where scipy's and
+    R's studentised ranges have 0 (or 1e−13) left."""
+    for df in (np.inf, 1000.0):
+        (found,) = p_values(np.array([12.4]), np.array([df]), "tukey", 3)
+        one = 2 * student.sf(12.4, df)
+        assert one < found <= 3 * one * (1 + 1e-12)
+    near = p_values(np.array([5.0, 6.0, 7.0]), np.full(3, np.inf), "tukey", 3)
+    np.testing.assert_allclose(
+        near, [1.714961e-06, 5.91721e-09, 7.68e-12], rtol=1e-3
+    )  # R's ptukey; Σ of the tails
 
 
 def test_the_covariance_of_the_fit_is_taken(birthwt):

@@ -364,7 +364,7 @@ def test_a_file_read_block_by_block_is_predicted_as_in_memory(tmp_path):
     [
         (
             {"what": "median"},
-            "no what='median'. Accepted: 'mean', 'linear', 'quantile', 'probabilities', 'scale'",
+            "no what='median'. Accepted: 'mean', 'linear', 'quantile', 'scale'; with times=",
         ),
         ({"what": "quantile"}, "needs level"),
         ({"what": "probabilities"}, "no probabilities"),
@@ -397,7 +397,7 @@ def test_a_likelihood_of_ones_own_says_log_p_alone():
         return th.families.Normal().log_prob(batch["y"], m, torch.tensor(1.0, dtype=torch.float64))
 
     fit = th.fit(own, {"y": DATA["normal"]})
-    with pytest.raises(BadArgument, match="no family"):
+    with pytest.raises(BadArgument, match="no distribution of y"):
         fit.predict()
     with pytest.raises(BadArgument, match="no sample"):
         fit.sample()

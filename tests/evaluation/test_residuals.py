@@ -172,7 +172,7 @@ def test_a_likelihood_of_ones_own_has_no_residuals(kind):
     def own(batch, m):
         return th.families.Normal().log_prob(batch["y"], m, torch.tensor(1.0, dtype=torch.float64))
 
-    with pytest.raises(BadArgument, match="it has no family"):
+    with pytest.raises(BadArgument, match="no distribution of y"):
         th.fit(own, {"y": DATA["normal"]}).residuals(kind)
 
 

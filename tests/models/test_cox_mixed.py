@@ -212,7 +212,7 @@ def test_a_summary_says_how_effects_were_integrated() -> None:
     )
     assert "8 of g" in text
     assert "integrated out by Laplace's approximation" in text
-    assert "Laplace estimate partial likelihood" in text
+    assert "Laplace estimate of the partial likelihood" in text
     assert "each with a baseline hazard of its own" in text
 
 

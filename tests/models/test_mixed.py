@@ -331,6 +331,31 @@ def test_a_new_group_is_predicted_only_where_random_effects_are_left_out():
         th.fit("y ~ x", data).predict(new, groups="average")
 
 
+def test_predictions_of_average_groups_have_the_intervals_of_their_coefficients():
+    """R: lmerTest::contest(lmer(y ~ x + (1 | a), d), c(1, 1), joint = FALSE)'s interval is β̂₀ + β̂₁ ± qt(.975, df) s.e. with
+    Satterthwaite's df: `fit.predictions` of the same row, whose figures tests/evaluation/test_margins.py holds against emmeans.
+    Of another covariance, that covariance's, or the refusal of it; of known groups no other than the joint one."""
+    data = crossed(60)
+    fit = th.fit("y ~ x + (1 | a)", data, reml=True)
+    new = pd.DataFrame({"x": [0.0, 1.0]})
+    found = fit.predict(new, level=0.95, groups="average")
+    own = fit.predictions(at={"x": [0.0, 1.0]}).frame
+    assert "df" in own
+    np.testing.assert_allclose(found, own[["estimate", "low", "high"]], rtol=1e-9)
+    ends = fit.intervals().loc["Intercept"]
+    np.testing.assert_allclose(found.iloc[0][["low", "high"]], ends, rtol=1e-9)
+    observed = fit.predict(new, level=0.95, groups="average", covariance="observed")
+    ends = fit.intervals(covariance="observed").loc["Intercept"]
+    np.testing.assert_allclose(observed.iloc[0][["low", "high"]], ends, rtol=1e-9)
+    with pytest.raises(th.errors.BadArgument, match="share what is not observed"):
+        fit.predict(new, level=0.95, groups="average", by="a")
+    counts = th.fit("k ~ x + (1 | a)", data.assign(k=np.round(np.exp(data["y"] / 3))), "poisson")
+    both = counts.predict(new, level=0.95, groups="average"), counts.predictions(at={"x": [0.0, 1.0]}).frame
+    np.testing.assert_allclose(both[0], both[1][["estimate", "low", "high"]], rtol=1e-9)
+    with pytest.raises(th.errors.BadArgument, match="joint covariance"):
+        fit.predict(data.head(2), level=0.95, by="a")
+
+
 def test_too_many_effects_beside_the_largest_factor_are_refused(monkeypatch):
     """Before a dense matrix of them is made."""
     monkeypatch.setattr("thetahat.models.cross_products.WIDEST", 5)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -33,6 +33,7 @@ from ..errors import (
     EmptyData,
     NotFinite,
     OutOfSupport,
+    UnknownColumn,
     WrongType,
 )
 from ..protocols import Together
@@ -449,7 +450,7 @@ def aligned_rows(
         raise BadArgument(f"unseen={unseen!r}. Accepted: 'raise', 'nan'.")
     frame = Frame(data).dated(encoder.dates)
     given = {n: c for n, c in encoder.extras.items() if isinstance(c, str) and c in frame.columns}
-    frame.require(encoder.predictors, where="the model")
+    _require(frame, encoder)
     needed = sorted({*encoder.predictors, *given.values()})
     block = frame.read(needed)
     missing = np.zeros(frame.size, dtype=bool)
@@ -469,6 +470,17 @@ def aligned_rows(
     block = block if kept is None else block.loc[kept, needed]
     batch = encoder.encode(block, response=False, place=Place(0, kept))
     return batch, Alignment(frame.size, kept, frame.index)
+
+
+def _require(frame: Frame, encoder: Encoder) -> None:
+    """Refuse rows without a column that a prediction reads; of a grouping column, with the way to do without it."""
+    apart = {name for grouping in encoder.groupings for name in grouping.columns}
+    rest = set(replace(encoder, groupings=()).predictors)
+    for name in encoder.predictors:
+        if name in apart - rest and name not in frame.columns:
+            found = UnknownColumn.named(name, frame.columns, where="a random effect of the model")
+            raise UnknownColumn(f"{found} Of an average group, without it: predict(…, groups='average').")
+    frame.require(encoder.predictors, where="the model")
 
 
 def texts_of(frame: Frame) -> list[str]:

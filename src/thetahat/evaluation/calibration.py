@@ -25,7 +25,7 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family
 from ..families.censored import Censored
-from ..protocols import Categories
+from ..protocols import Categories, Working
 from ..types import ModelLike
 from .fitted_values import batches, extras_of, family_for, levels_of, mean_of, parameters_of, response_of
 from .kaplan_meier import kaplan_meier
@@ -69,6 +69,10 @@ def calibration(
     family = family_for(model, "mean")
     if isinstance(family, Censored):
         return _of_times(model, source, bins, level, at)
+    if isinstance(family, Working):
+        raise BadArgument(
+            f"{family.working} Calibration compares means. Of a quantile: fit.check(), fit.plot('residuals')."
+        )
     if at is not None:
         raise BadArgument(f"at={at!r} is of censored times; {family} is not censored.")
     if isinstance(family, Categories):

@@ -24,6 +24,7 @@ Stute, Gonzáles Manteiga and Presedo Quindimil (1993), Bootstrap based goodness
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ from ..data.batch import Batch, concatenate
 from ..errors import BadArgument
 from ..families.bernoulli import Bernoulli
 from ..families.censored import Censored
+from ..families.cox import Cox
 from ..inference.bootstrap import drawn_anew
 from ..inference.bread import bread
 from ..inference.terms import regression_of
@@ -47,11 +49,13 @@ from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import Categories, Together, Working
 from ..threads import one_thread
+from ..types import ModelLike
 from . import residuals
 from .fitted_values import extras_of, mean_of, parameters_of, response_of
 from .known_groups import by_rows
 
 GROUPS = 10  # of Hosmer and Lemeshow
+WIDTH = 80  # of the lines that are printed
 LARGE = {"uniformity", "outliers", "hosmer_lemeshow"}  # of which only large values speak against the model
 NARROW = 1e-10  # a mass below which y counts as having a density
 STEPS = 1e-9  # by which two statistics are the same, up to rounding
@@ -75,7 +79,8 @@ class Checks(Printed):
     Examples
     --------
     >>> print(Checks(pd.DataFrame({"observed": [0.1], "expected": [0.09], "p_value": [0.35]}, index=["uniformity"]), 199, 50))
-    50 rows against 199 data sets drawn from the fit, θ estimated anew for each (p-values are multiples of 0.005)
+    50 rows against 199 data sets drawn from the fit, θ estimated anew for each
+    (p-values are multiples of 0.005)
                 observed  expected p_value
     uniformity     0.100     0.090  0.3500
     """
@@ -92,13 +97,21 @@ class Checks(Printed):
             f"{self.rows} rows against {self.draws} data sets drawn from the fit, θ estimated anew for each (p-values are "
             f"multiples of {1 / (self.draws + 1):.3g})"
         )
+        head = textwrap.fill(head, WIDTH)
         text = f"{head}\n{shown.to_string(float_format=lambda v: f'{v:.3f}')}"
-        return f"{text}\n{self.note}" if self.note else text
+        return f"{text}\n{textwrap.fill(self.note, WIDTH)}" if self.note else text
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
         note = {"note": self.note} if self.note else {}
         return {"draws": self.draws, "rows": self.rows, "tests": self.table.to_dict("index")} | note
+
+
+def _instead(model: ModelLike) -> str:
+    """How a model whose rows are not drawn is looked at."""
+    if isinstance(family_of(model), Cox):
+        return "Of Cox's model: fit.proportional_hazards(), fit.plot('residuals'), fit.residuals('martingale'), fit.concordance()."
+    return "Of another model: fit.plot('residuals') and fit.residuals() where it returns a distribution, fit.score(data) of new rows."
 
 
 def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) -> Checks:
@@ -135,10 +148,7 @@ def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) 
     model = objective.model
     regression = regression_of(objective)
     if regression is None or isinstance(regression.family, Together):
-        raise BadArgument(
-            f"check draws the rows of a regression, one by one or with their random effects; the model is a {type(model).__name__}. Its residuals: "
-            "fit.residuals()."
-        )
+        raise BadArgument(f"check draws the rows of a regression from a formula. {_instead(model)}")
     if isinstance(regression.family, Censored):
         raise BadArgument(
             "a censored family does not say when a row is censored, so no data can be drawn from it. Its residuals: "
@@ -148,7 +158,7 @@ def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) 
         raise BadArgument(
             f"draws={draws!r}: a whole number of at least 19, of which the least p-value is 0.05."
         )
-    check_maximum(objective, "check")
+    check_maximum(objective, "check", " Its rows: fit.outliers(), fit.plot('residuals').")
     objective = objective.at(theta)
     observed, starred = _statistics(objective), []
     if not observed:

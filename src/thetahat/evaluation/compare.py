@@ -12,6 +12,7 @@ it proves nothing, and its model is not ranked as worse.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -30,6 +31,7 @@ from ..protocols import HasObjective, Scored, Working
 from ..types import Data, Named, Plain, Settings
 from .score import Score
 
+WIDTH = 80  # of a title
 HEADS = ("nats", "bits/dim", "difference", "±", "z")  # of a comparison's numbers
 
 
@@ -166,7 +168,7 @@ class Comparison:
         from rich.table import Table
         from rich.text import Text
 
-        yield Text(self._title())
+        yield Text(textwrap.fill(self._title(), WIDTH))
         shown = Table(box=None, pad_edge=False)
         shown.add_column(
             "", overflow="fold"

@@ -24,7 +24,7 @@ def of_martingale(kind: str, martingale: Tensor, event: Tensor) -> Tensor:
         return event - martingale
     if kind == "deviance":
         inner = martingale + torch.special.xlogy(event, event - martingale)
-        return torch.sign(martingale) * (-2 * inner).clamp(min=0).sqrt()
+        martingale = torch.sign(martingale) * (-2 * inner).clamp(min=0).sqrt()
     return martingale
 
 

@@ -42,6 +42,7 @@ from ..inference.tests import check_maximum, restricted_maximum
 from ..likelihood import Objective
 from ..likelihood.total import folded
 from ..models.regression import Predictor, Regression
+from ..protocols import Working
 from . import residuals
 from .fitted_values import extras_of, mean_of, parameters_of, response_of
 
@@ -196,6 +197,8 @@ def r_squared(objective: Objective, theta: Tensor) -> pd.Series:
     {'R²': 0.9088, 'adjusted R²': 0.8986}
     """
     model = _regression(objective, "R²")
+    if isinstance(model.family, Working):
+        raise BadArgument(f"R²: {model.family.working} Two fits of one level: their criteria.")
     objective = objective.at(theta)
     value, null, n = objective.value(theta), null_log_likelihood(objective, theta), objective.observations
     snell = -math.expm1(2 * (null - value) / n)

@@ -112,20 +112,27 @@ def comparisons(
     parts, rows, words = [], None, ""
     for name, spec in named(of, known).items():
         require(setting, name, known, "comparisons")
-        for contrast in contrasts(setting, name, spec, data, SIGNS[compare]):
+        for contrast in contrasts(setting, name, spec, data, "/" if exponentiate else SIGNS[compare]):
             focal = name if contrast.both else None
             rows, words = rows_at(setting, at, by, data, counterfactual, averaged=at is None, focal=focal)
             parts.append(_compared(setting, rows, contrast, asked, compare))
     assert rows is not None
-    return joined(
-        setting,
-        parts,
-        asked,
-        rows,
-        f"Comparisons, {words}",
-        null=1.0 if compare == "ratio" else 0.0,
-        back=back,
-    )
+    title = f"Comparisons, {words}"
+    if compare == "ratio":
+        return _on_logarithms(joined(setting, parts, asked, rows, title, null=1.0))
+    return joined(setting, parts, asked, rows, title, back=back)
+
+
+def _on_logarithms(ratios: Estimates) -> Estimates:
+    """Ratios, tested and with intervals on the logarithm of each: of a log link those of its coefficient, mapped.
+
+    On its own scale a ratio of 0.1 would lie as many errors from 1 as it pleases, and an interval could hold 0. Ratios of
+    predictions that differ in sign have no logarithm, and stay as they are.
+    """
+    value = ratios.value
+    if not bool((value > 0).all()):
+        return ratios
+    return replace(ratios, value=value.log(), G=ratios.G / value[:, None], null=0.0, back=torch.exp)
 
 
 SIGNS = {"difference": "-", "ratio": "/", "log odds ratio": "-", "lift": "-"}

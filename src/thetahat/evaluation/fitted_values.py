@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.source import Source
+from ..data.table import Encoder
 from ..errors import BadArgument
 from ..families.base import Family
 from ..models import Density
@@ -25,7 +26,7 @@ from ..models.base import family_of
 from ..models.described import DescribesRows
 from ..models.regression import Regression
 from ..models.taylor import jacobian
-from ..protocols import HasFixed, HasGradientRows, target_of
+from ..protocols import Categories, HasFixed, HasGradientRows, Working, encoder_of, target_of
 from ..types import Levels, ModelLike
 
 Function = Callable[..., Tensor]
@@ -52,8 +53,8 @@ def family_for(model: ModelLike, what: str) -> Family:
     family = family_of(model)
     if not isinstance(family, Family):
         raise BadArgument(
-            f"a {type(model).__name__} has a log_prob alone: it has no family, so that {what} is not defined "
-            "for it."
+            f"the model returns log p of each row alone, and no distribution of y: {what} cannot be had of it. Of a "
+            "likelihood of one's own: return the distribution, th.families.Normal().at(mean, scale)."
         )
     return family
 
@@ -99,8 +100,14 @@ def parameters_of(model: ModelLike, batch: Batch) -> list[Tensor]:
         return [v.detach().expand(len(batch)) for v in natural_at(model.family, eta_of(model, batch))]
 
 
+def centre(family: Family, parameters: Sequence[Tensor], **extras: Tensor) -> Tensor:
+    """What a prediction is of: E[y]; of a working density (a quantile regression's) what it is fitted for, its first parameter,
+    for its mean is neither that quantile nor the mean of the data."""
+    return parameters[0] if isinstance(family, Working) else family.expectation(*parameters, **extras)
+
+
 def mean_of(model: ModelLike, batch: Batch) -> Tensor:
-    """E[y | x] at θ̂, (n,), or (n, d) of a vector.
+    """E[y | x] at θ̂ (`centre`), (n,), or (n, d) of a vector.
 
     Raises
     ------
@@ -109,9 +116,9 @@ def mean_of(model: ModelLike, batch: Batch) -> Tensor:
     """
     family = family_for(model, "mean")
     if not family.has("expectation"):
-        raise BadArgument(f"{family} has no mean: its y is a category.")
+        raise BadArgument(f"{family} has no mean{': its y is a category' * isinstance(family, Categories)}.")
     with torch.no_grad():
-        return family.expectation(*parameters_of(model, batch), **extras_of(model, batch))
+        return centre(family, parameters_of(model, batch), **extras_of(model, batch))
 
 
 def with_slopes(function: Function, eta: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -149,8 +156,10 @@ def gradient_rows(model: ModelLike, batch: Batch, slopes: Sequence[Tensor]) -> T
 
 
 def levels_of(model: ModelLike) -> Levels | None:
-    """The levels that the codes of a categorical response stand for."""
-    return model.encoder.response.levels if isinstance(model, Regression) else None
+    """The levels that the codes of a categorical response stand for: of a regression, and of a mixed model at given
+    random effects."""
+    encoder = encoder_of(model)
+    return encoder.response.levels if isinstance(encoder, Encoder) else None
 
 
 def as_levels(model: ModelLike, codes: np.ndarray) -> np.ndarray:

@@ -249,6 +249,61 @@ class Joint(JointCovariance):
         return G.to(torch.float64), torch.from_numpy(out)
 
 
+@dataclass(frozen=True, eq=False)
+class OfCoefficients(JointCovariance):
+    """The covariance of the fit's θ̂ = (β, φ), read by rows at random effects of 0: of (β, b) they move with β alone.
+
+    Parameters
+    ----------
+    fitted
+        V of θ̂, with its degrees of freedom
+    known
+        whose θ the rows' gradients are in
+    """
+
+    fitted: Covariance | None = None
+    known: Known | None = None
+
+    @property
+    def size(self) -> int:
+        assert self.known is not None
+        return len(self.known.all)
+
+    def of(self, G: Tensor) -> Tensor:
+        return self._fitted.of(self._placed(G))
+
+    def diagonal(self, G: Tensor) -> Tensor:
+        return self._fitted.diagonal(self._placed(G))
+
+    def freedom(self, G: Tensor) -> Tensor:
+        return self._fitted.freedom(self._placed(G))
+
+    @property
+    def _fitted(self) -> Covariance:
+        assert self.fitted is not None
+        return self.fitted
+
+    def _placed(self, G: Tensor) -> Tensor:
+        assert self.known is not None
+        own = len(self.known.mixed.coefficients)
+        out = torch.zeros(len(G), self._fitted.size, dtype=torch.float64)
+        out[:, :own] = G[:, :own]
+        return out
+
+
+def of_average_rows(objective: Objective, fitted: Covariance) -> Covariance:
+    """V of the fit, for the rows of `known` at groups="average"."""
+    model = objective.model
+    assert isinstance(model, Known)
+    return OfCoefficients(fitted.kind, fitted=fitted, known=model)
+
+
+def marginal(model: object, groups: str | None) -> bool:
+    """Whether predictions are functions of the fit's coefficients alone: of a mixed model at random effects of 0, without
+    smooth terms."""
+    return groups == "average" and isinstance(model, Mixed) and not any(r.smooth for r in model.random)
+
+
 def _which(groups: str | None) -> str:
     if groups is not None and groups not in GROUPS:
         new = " groups='new' is of predict alone." if groups == "new" else ""

@@ -28,7 +28,7 @@ from ..types import Level
 from .adjustment import check
 from .design_slopes import factors_of
 from .effects import exponential, joined, link_of, some
-from .fitted_values import eta_of, extras_of, free_of, natural_at, with_slopes
+from .fitted_values import centre, eta_of, extras_of, free_of, natural_at, with_slopes
 from .margin_estimates import Estimates
 from .margin_grids import balanced, chosen, grid, two_or_levels, typical
 from .margin_rows import At, Observed, Rows, require, variables
@@ -153,7 +153,7 @@ def _scale(
     batch = some(setting)
     extras = extras_of(model, batch)
     eta = [e.detach() for e in eta_of(model, batch)]
-    mean, slopes = with_slopes(lambda *e: family.expectation(*natural_at(family, e), **extras), eta)
+    mean, slopes = with_slopes(lambda *e: centre(family, natural_at(family, e), **extras), eta)
     moving = [j for j in free_of(model, range(len(slopes))) if bool((slopes[j] != 0).any())]
     link = link_of(setting)
     own = link.inverse(eta[0]) * extras.get("trials", 1.0)  # of m trials the mean of one, as emmeans has it

@@ -45,34 +45,7 @@ NEAR = 1e-8  # of a column's length, that may be left of it
 
 
 def anova(*fits: HasObjective) -> pd.DataFrame:
-    """Likelihood-ratio tests of nested fits, from the smallest to the largest: a row a fit.
-
-    Parameters
-    ----------
-    fits
-        two or more of the same rows, each within the next (in any order)
-
-    Returns
-    -------
-    pd.DataFrame
-        columns parameters, log_likelihood, AIC, degrees_of_freedom, statistic, p_value, reference: the distribution under
-        the smaller model. A p-value whose reference says ≤ is an upper bound
-
-    Raises
-    ------
-    BadArgument
-        fits that are not nested, of other rows, of families that are not nested, under priors or weights, restricted likelihoods of other
-        fixed effects
-
-    Examples
-    --------
-    >>> import thetahat as th
-    >>> ships = th.data.shipped("ships")
-    >>> small = th.fit("incidents ~ type + offset(log(service))", ships, "poisson")
-    >>> large = th.fit("incidents ~ type + built + offset(log(service))", ships, "poisson")
-    >>> th.anova(small, large)[["degrees_of_freedom", "statistic"]].round(2).iloc[1].to_dict()
-    {'degrees_of_freedom': 3.0, 'statistic': 41.53}
-    """
+    """`th.anova`, as a plain data frame."""
     if len(fits) < 2:
         raise BadArgument("anova compares two or more nested fits; of one fit's terms: fit.anova().")
     for fit in fits:
@@ -95,9 +68,17 @@ def anova(*fits: HasObjective) -> pd.DataFrame:
     rows = [_row(ordered[0])]
     for small, large in pairwise(ordered):
         rows.append(_row(large) | _test(small, large))
-    several = len({str(_regression(o).family) for o in ordered}) > 1
-    labels = [f"{_formula(o)}, {_regression(o).family}" if several else _formula(o) for o in ordered]
-    return pd.DataFrame(rows, index=pd.Index(labels, name="fit"))
+    return pd.DataFrame(rows, index=pd.Index(_labels(ordered), name="fit"))
+
+
+def _labels(ordered: Sequence[Objective]) -> list[str]:
+    """What tells the fits apart: their formulas, their families, or both."""
+    formulas, families = [_formula(o) for o in ordered], [str(_regression(o).family) for o in ordered]
+    if len(set(families)) == 1:
+        return formulas
+    if len(set(formulas)) == 1:
+        return families
+    return [f"{formula}, {family}" for formula, family in zip(formulas, families, strict=True)]
 
 
 def _row(objective: Objective) -> dict[str, object]:

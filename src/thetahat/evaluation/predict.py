@@ -32,12 +32,13 @@ from ..inference.natural import own_places
 from ..likelihood import Objective
 from ..models.base import family_of
 from ..models.regression import Regression
-from ..protocols import Categories, PredictsMean, Samples
+from ..protocols import Categories, PredictsMean, Samples, Working
 from ..types import ModelLike
 from .fitted_values import (
     Function,
     as_levels,
     batches,
+    centre,
     eta_of,
     extras_of,
     family_for,
@@ -76,7 +77,7 @@ def predict(
     rows
         new rows, or a source
     what
-        "mean" (E[y], on the scale of the response as the formula writes it), "linear" (η of the first
+        "mean" (E[y], on the scale of the response as the formula writes it; of a quantile regression the quantile), "linear" (η of the first
         parameter), "quantile" (of y, at `level`), "probabilities" (of each category), or the name of one of
         the family's further parameters
     level
@@ -120,6 +121,12 @@ def predict(
     if kind != "confidence" and what != "mean":
         raise BadArgument(
             f"kind={kind!r} is an interval of a new y; received what={what!r}. Accepted: 'mean'."
+        )
+    family = family_of(model)
+    if kind != "confidence" and isinstance(family, Working):
+        raise BadArgument(
+            f"kind={kind!r}: {family.working} An interval of a new y is that between two fitted quantiles, of levels 0.025 and "
+            "0.975 for 95%."
         )
     if kind == "plug-in":
         return _of_new(objective, theta, rows, level, None, seed)
@@ -257,16 +264,25 @@ def _target(model: ModelLike, batch: Batch, what: str) -> _Target:
         return _Target(lambda *eta: eta[j], lambda t, eta, high: _inverse(spec, t, eta[j], high))
     if what != "mean":
         raise BadArgument(
-            f"predict has no what={what!r}. Accepted: 'mean', 'linear', 'quantile', "
-            f"'probabilities'{', ' * bool(other)}{other}; with times= 'survival', 'cumulative_hazard', 'hazard', "
-            "'restricted_mean'."
+            f"predict has no what={what!r}. Accepted: {_plain(family)}{', ' * bool(other)}{other}; with times= 'survival', "
+            "'cumulative_hazard', 'hazard', 'restricted_mean'."
+            + " The median: what='quantile', level=0.5."
+            * (what == "median" and family.has("quantile"))
         )
     if not family.has("expectation"):
-        raise BadArgument(
-            f"{family} has no mean. Accepted: 'probabilities', 'linear', 'quantile', "
-            f"{', '.join(map(repr, names))}."
-        )
+        raise BadArgument(f"{family} has no mean. Accepted: {_plain(family)}, {', '.join(map(repr, names))}.")
     return _mean(model, family, batch)
+
+
+def _plain(family: Family) -> str:
+    """What can be predicted of the family besides its parameters."""
+    own = {
+        "mean": family.has("expectation"),
+        "linear": True,
+        "quantile": family.has("quantile"),
+        "probabilities": isinstance(family, Categories) or family.support.binary,
+    }
+    return ", ".join(repr(name) for name, has in own.items() if has)
 
 
 def _mean(model: ModelLike, family: Family, batch: Batch) -> _Target:
@@ -276,7 +292,7 @@ def _mean(model: ModelLike, family: Family, batch: Batch) -> _Target:
     specs = list(family.parameters.values())
 
     def mean(*eta: Tensor) -> Tensor:
-        return family.expectation(*natural_at(family, eta), **extras)
+        return centre(family, natural_at(family, eta), **extras)
 
     with torch.no_grad():
         value = mean(*eta_of(model, batch))
@@ -291,7 +307,7 @@ def _mean(model: ModelLike, family: Family, batch: Batch) -> _Target:
         def back(t: Tensor, eta: Sequence[Tensor], high: bool) -> Tensor:
             parameters = family.natural(eta)
             parameters[j] = _inverse(specs[j], t, eta[j], high)
-            return family.expectation(*parameters, **extras)
+            return centre(family, parameters, **extras)
 
         return _Target(lambda *eta: eta[j], back)
     low, high = family.support.low, family.support.high
@@ -369,7 +385,7 @@ def standard_errors(objective: Objective, rows: Batch | Source, V: Covariance) -
         extras = extras_of(model, batch)
 
         def mean(*eta: Tensor, extras: dict[str, Tensor] = extras) -> Tensor:
-            return family.expectation(*natural_at(family, eta), **extras)
+            return centre(family, natural_at(family, eta), **extras)
 
         parts.append(V.diagonal(_linearised(objective, batch, mean, places)[2]).sqrt())
     return torch.cat(parts).numpy()

@@ -147,9 +147,9 @@ def prior_path(
         raise BadArgument(
             f"prior_path is of a regression by maximum likelihood; the model is a {type(objective.model).__name__}."
         )
-    if not 0 < mix <= 1:
+    if not isinstance(mix, (int, float)) or isinstance(mix, bool) or not 0 < mix <= 1:
         raise BadArgument(
-            f"mix={mix!r}: a number above 0, at which no coefficient would be zero, and up to 1."
+            f"mix={mix!r}: a number above 0, at which no coefficient would be zero, and up to 1, which is the lasso."
         )
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
         raise BadArgument(f"points={points!r}: a whole number of at least 2.")

@@ -36,7 +36,7 @@ from ..inference.bread import KINKED, double
 from ..likelihood import LogLikelihood, Objective
 from ..models import HMM
 from ..models.regression import Regression
-from ..protocols import Categories, Steers
+from ..protocols import Categories, Steers, Working
 from ..types import ModelLike
 from .fitted_values import batches, eta_of, extras_of, family_for, mean_of, parameters_of, response_of
 
@@ -92,6 +92,8 @@ def _of(model: ModelLike, batch: Batch, kind: str, generator: torch.Generator) -
         )
     if kind == "deviance":
         return deviance(model, batch, y).numpy()
+    if kind == "pearson" and isinstance(family, Working):
+        raise BadArgument(f"{family.working} It has no Pearson residual. Accepted: 'quantile', 'response'.")
     residual = y - mean_of(model, batch)
     if kind == "response":
         return residual.numpy()

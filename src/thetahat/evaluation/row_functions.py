@@ -33,7 +33,7 @@ from ..models.base import family_of
 from ..models.regression import Regression
 from ..protocols import Categories, encoder_of
 from ..types import Data, Level, ModelLike
-from .fitted_values import eta_of, extras_of, free_of, gradient_rows, natural_at
+from .fitted_values import centre, eta_of, extras_of, free_of, gradient_rows, natural_at
 from .known_groups import Known
 
 CELLS = 2**23  # numbers of a block of gradients
@@ -176,11 +176,13 @@ def quantities(setting: Setting, what: str, first: Batch) -> list[Quantity]:
             return [Quantity(lambda eta, extras: natural_at(family, eta)[j])]
         what = "response"
     if what == "response" and family.has("expectation"):
-        return [Quantity(lambda eta, extras: family.expectation(*natural_at(family, eta), **extras))]
+        return [Quantity(lambda eta, extras: centre(family, natural_at(family, eta), **extras))]
     if what == "response" and not isinstance(family, Categories):
         raise BadArgument(
             f"{family} has no mean, which what='response' is. Accepted: what='link'"
             f"{''.join(f', {name!r}' for name in names)}."
+            + " Ratios of hazards: comparisons(…, what='link', exponentiate=True)."
+            * ("log_hazard" in names)
         )
     if what in ("response", "probabilities"):
         return _probabilities(setting, family, first)

@@ -26,7 +26,7 @@ from ..families.censored import Censored
 from ..models.base import family_of
 from ..types import Data, ModelLike
 from .calibration import _risk, _watched, binned, by_risk, check, median_event, seen
-from .cox_curves import _strata
+from .cox_baseline import strata_of
 from .cox_fits import cox_fit
 from .fitted_values import batches
 from .product_limit import interval, steps
@@ -169,7 +169,7 @@ def _of_cox(fit: Fit, data: Data = None) -> Watched:
 
         batch = next(iter(source_like(fit.model, data).batches(found.model)))
         eta = found.new(batch)[1]
-    strata, codes = _strata(found), found.model.stratum(batch)
+    strata, codes = strata_of(found, drift=False), found.model.stratum(batch)
     own = np.zeros(len(batch), dtype=np.int64) if codes is None else codes.numpy()
 
     def risk(t: float) -> np.ndarray:

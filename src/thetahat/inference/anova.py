@@ -30,7 +30,7 @@ import torch
 from scipy.stats import chi2, f
 from torch import Tensor
 
-from ..errors import BadArgument
+from ..errors import BadArgument, NotConverged
 from ..likelihood import Objective
 from ..models.random_effects import RandomEffects
 from ..protocols import OfRows
@@ -211,7 +211,13 @@ class Statistics:
         if self.test == "wald":
             return self._wald(both, without, term.places)
         if self.test == "likelihood_ratio":
-            statistic = max(2 * (self.maximum(without) - self.maximum(both)), 0.0)
+            try:
+                statistic = max(2 * (self.maximum(without) - self.maximum(both)), 0.0)
+            except NotConverged as error:  # a smaller model may have no maximum where the larger has one
+                raise NotConverged(
+                    f"the likelihood ratio of {term.name!r}: {error} Of this term alone test='wald' needs no smaller fit.",
+                    error.certificate,
+                ) from error
             return row_of(df, statistic)
         squares = self.rss * (self._excess(both) - self._excess(without))
         return {"degrees_of_freedom": df, "sum_of_squares": squares} | row_of(

@@ -16,7 +16,7 @@ from ..likelihood import Objective
 from ..models.base import names_of
 from ..protocols import MapsIntervals
 from . import bootstrap as boot
-from . import profile
+from . import profile, variance_components
 from .clusters import held
 from .covariance import Clusters, Covariance, prepare
 from .covariance import natural as spread
@@ -102,10 +102,7 @@ def intervals(
     if kind == "wald":
         ends = _wald(objective, theta, level, covariance, clusters, wanted)
     elif kind == "profile":
-        names = names_of(objective.model)
-        found = profile.endpoints(objective, theta, level, [names[i] for i in wanted])
-        ends = np.array([[low.value, high.value] for low, high in found.values()]).reshape(-1, 2)
-        attrs["endpoints"] = {name: (low.status, high.status) for name, (low, high) in found.items()}
+        ends, attrs["endpoints"] = _profiles(objective.at(theta), level, wanted)
     else:
         how = "pairs" if clusters is None else "cluster"
         frame = boot.bootstrap(objective, theta, draws, how, clusters=held(clusters, kind), seed=seed)
@@ -114,6 +111,25 @@ def intervals(
     out = pd.DataFrame(ends, index=[names_of(objective.model)[i] for i in wanted], columns=["low", "high"])
     out.attrs |= attrs
     return out
+
+
+def _profiles(
+    objective: Objective, level: float, wanted: Sequence[int]
+) -> tuple[np.ndarray, dict[str, tuple[str, str]]]:
+    """The ends of profile intervals, (m, 2), and how each was found. Standard deviations and correlations of random effects are
+    functions of several θ_j, of which `variance_components` follows the profile on their own scale."""
+    names, theta = names_of(objective.model), objective.theta
+    ends, how = np.empty((len(wanted), 2)), {}
+    for k, i in enumerate(wanted):
+        if variance_components.of_component(objective, i):
+            ends[k] = variance_components.ends(objective, i, level)
+            how[names[i]] = ("solved", "solved")
+    rest = [k for k, i in enumerate(wanted) if names[i] not in how or np.isnan(ends[k]).any()]
+    found = profile.endpoints(objective, theta, level, [names[wanted[k]] for k in rest]) if rest else {}
+    for k, (name, (low, high)) in zip(rest, found.items(), strict=True):
+        ends[k] = low.value, high.value
+        how[name] = (low.status, high.status)
+    return ends, {names[i]: how[names[i]] for i in wanted}
 
 
 def _wald(

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ from .natural import natural as natural_values
 from .terms import matching, model_terms, regression_of
 
 KINDS = ("wald", "likelihood_ratio", "score")
+NOUGHT = re.compile(r"\s*==?\s*0(\.0*)?\s*$")  # the "= 0" of a hypothesis that is a term's name
 
 
 @dataclass(frozen=True)
@@ -204,28 +206,41 @@ def check_likelihood(
         raise BadArgument(quantile.KINK.format(family=objective.model.family, what=kind))
 
 
-def check_maximum(objective: Objective, what: str) -> None:
+def check_maximum(objective: Objective, what: str, instead: str = "") -> None:
     """Refuse what is of a maximum of the likelihood alone, where something else was maximised."""
     for term in objective.terms:
         if term.robust is not None:
             raise BadArgument(
-                f"{what} is of a maximum of the likelihood, and the robust {term.robust} maximised something else."
+                f"{what} is of a maximum of the likelihood, and the robust {term.robust} maximised something else.{instead}"
             )
         if term.weights is not None:
             raise BadArgument(f"{what} is of a maximum of the likelihood, and here rows are weighted.")
 
 
 def of_term(objective: Objective, hypothesis: str | Sequence[str]) -> Restrictions | None:
-    """That all coefficients of a term are 0, where its name is all that was written."""
-    if not isinstance(hypothesis, str) or "=" in hypothesis or regression_of(objective) is None:
+    """That all coefficients of a term are 0, where its name is all that was written, or its name and "= 0": "ns(x, df=3)",
+    "g = 0", "inflation: g" of a further parameter."""
+    if not isinstance(hypothesis, str) or regression_of(objective) is None:
         return None
-    term = matching(hypothesis, model_terms(objective))
-    if term is None:
+    name = NOUGHT.sub("", hypothesis)
+    found, prefix = matching(name, model_terms(objective)), ""
+    parameter, colon, rest = name.partition(":")
+    if found is None and colon and parameter.strip() in _further(objective):
+        prefix = f"{parameter.strip()}: "
+        found = matching(rest, model_terms(objective, parameter.strip()))
+    if found is None:
         return None
+    term = replace(found, name=prefix + found.name)
     R = np.zeros((len(term.places), len(names_of(objective.model))))
     for k, place in enumerate(term.places):
         R[k, coordinates(objective).index(place)] = 1.0
     return Restrictions(R, np.zeros(len(R)), f"{term.name} = 0")
+
+
+def _further(objective: Objective) -> list[str]:
+    """The family's parameters after its first that have terms of their own."""
+    model = regression_of(objective)
+    return [] if model is None else [p.parameter for p in model.predictors[1:] if p.size]
 
 
 # ---- restrictions on θ -------------------------------------------------------------------------------------
@@ -354,7 +369,8 @@ def held_maximum(objective: Objective, origin: Tensor, basis: Tensor, start: Ten
     certificate = solver.certificate(restricted, state)
     if not certificate.ok:
         raise NotConverged(
-            f"under the hypothesis the maximum could not be certified: {certificate}.", certificate
+            f"under the hypothesis the maximum could not be certified: {str(certificate).rstrip('.')}.",
+            certificate,
         )
     return state.value, restricted.lift(state.theta)
 

@@ -215,20 +215,75 @@ def _lost() -> NotConverged:
     )
 
 
-def _ends(objective: Objective, index: int, estimate: float, level: float, corr: bool) -> tuple[float, float]:
-    """Both ends, by Newton's method on the signed root."""
+def of_component(objective: Objective, index: int) -> bool:
+    """Whether an estimate is a standard deviation or a correlation of random effects."""
+    model = objective.model
+    return isinstance(model, RandomEffects) and index >= len(model.coefficients)
+
+
+def ends(objective: Objective, index: int, level: float) -> tuple[float, float]:
+    """Both ends of the profile interval of such an estimate, as `components` has them; NaN where one was not found."""
+    model = _mixed(objective)
+    value = float(model.natural(objective.theta)[index])
+    return _ends(objective, index, value, level, names_of(model)[index].startswith("corr("))
+
+
+def points(objective: Objective, index: int, radius: float, m: int) -> list[tuple[float, float]]:
+    """(value, signed root) of m points of each side of its profile, at equal steps of the root; fewer where its range ends.
+
+    Raises
+    ------
+    NotConverged
+        the estimate is at an end of its range, or no point was found
+    """
+    model = _mixed(objective)
+    name, value = names_of(model)[index], float(model.natural(objective.theta)[index])
+    profile = _profile(objective, index, name.startswith("corr("))
+    outside = (
+        not abs(profile.share(value)) <= 1 - EDGE if profile is not None and profile.corr else value <= EDGE
+    )
+    if profile is None or outside:
+        why = f"{name!r} is at an end of its range, where its profile has one side. fit.variance_components() has it."
+        raise NotConverged(why, Certificate("not converged"), None)
+    top, out = profile.g(objective.theta)[0], []
+    for sign in (-1.0, 1.0):
+        z = before = top
+        for k in range(1, m + 1):
+            first = z + (z - before if k > 1 else sign * 0.1)
+            try:
+                new = _solve(profile, first, objective.theta, radius * k / m, sign)
+            except NotConverged:
+                break
+            if not math.isfinite(new) or (profile.corr and abs(new) > RIGHT):
+                break
+            before, z = z, new
+            out.append((profile.back(z) if profile.corr else math.exp(z), sign * radius * k / m))
+    if not out:
+        raise _lost()
+    return out
+
+
+def _profile(objective: Objective, index: int, corr: bool) -> _Profile | None:
+    """The profile of a component, steered by the information at θ̂; None of a fit that failed."""
     found = objective.taylor(order=2)
     assert found.information is not None
     J = found.information.dense()
-    if not bool(torch.isfinite(J).all()):  # of a fit that failed
-        return math.nan, math.nan
+    if not bool(torch.isfinite(J).all()):
+        return None
     values, vectors = torch.linalg.eigh(J)
     J = vectors @ torch.diag(values.clamp(min=1e-8 * float(values.max()))) @ vectors.T
     model = _mixed(objective)
     span = model.correlations(names_of(model)[index]) if corr else (-1.0, 1.0)
-    profile = _Profile(objective, index, corr, J, float(found.value), span)
+    return _Profile(objective, index, corr, J, float(found.value), span)
+
+
+def _ends(objective: Objective, index: int, estimate: float, level: float, corr: bool) -> tuple[float, float]:
+    """Both ends, by Newton's method on the signed root."""
+    profile = _profile(objective, index, corr)
+    if profile is None:
+        return math.nan, math.nan
     cut = math.sqrt(float(chi2.ppf(level, 1)))
-    theta = objective.theta
+    theta, J, span = objective.theta, profile.J, profile.range
     if corr and math.isnan(estimate):
         return span
     if corr and abs(profile.share(estimate)) > 1 - EDGE:
@@ -398,8 +453,9 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     Parameters
     ----------
     term
-        as the formula has it, "(Days | Subject)", or its group, "Subject", or a smooth term, "s(x)"; "Days | Subject" or
-        "sd(Days | Subject)": that effect and its covariances alone (Stram and Lee 1994: ½χ²(q − 1) + ½χ²(q) of q effects)
+        as the formula has it, "(1 | Subject)" (or without its brackets, where no effect has that name), or its group, "Subject",
+        or a smooth term, "s(x)"; "Days | Subject" or "sd(Days | Subject)": that effect and its covariances alone (Stram and Lee
+        1994: ½χ²(q − 1) + ½χ²(q) of q effects)
 
     Raises
     ------
@@ -416,6 +472,7 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
         r
         for r in model.random
         if wanted in (r.text.replace(" ", ""), r.label, f"({r.label})", _curve_label(model, r))
+        or f"({wanted})" == r.text.replace(" ", "")
         or (own and wanted == r.parameter)
     ]
     if not mine:

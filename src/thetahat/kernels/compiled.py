@@ -90,7 +90,16 @@ def library() -> ctypes.CDLL | None:
     found.thetahat_cross.argtypes = [_pointer, _pointer, _pointer, _pointer, _int]
     found.thetahat_fused.argtypes = [_pointer, _int, *3 * [_pointer], _whole, *3 * [_pointer], _int]
     found.thetahat_fused.restype = ctypes.c_double
-    found.thetahat_pairs.argtypes = [_pointer, _pointer, _int, _whole, _pointer, _whole, *3 * [_pointer], _int]
+    found.thetahat_pairs.argtypes = [
+        _pointer,
+        _pointer,
+        _int,
+        _whole,
+        _pointer,
+        _whole,
+        *3 * [_pointer],
+        _int,
+    ]
     found.thetahat_pairs.restype = ctypes.c_int64
     found.thetahat_row_dots.argtypes = [_whole, *7 * [_pointer], _whole, _pointer, _int]
     found.thetahat_schur.argtypes = [_whole, *5 * [_pointer], _whole, _int]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..errors import BadArgument, ModelError, WrongType
+from ..errors import BadArgument, ModelError, UnknownColumn, WrongType
 from ..families.distribution import Distribution
 from ..families.recorder import Call, recording
 from ..types import Plain, Settings
@@ -334,6 +334,11 @@ def rows_of(out: Plain, batch: Batch, target: str, name: str) -> Tensor:
         it returned anything else
     """
     if isinstance(out, Distribution):
+        if target not in batch:
+            raise UnknownColumn(
+                f"{name} returns the distribution of column {target!r}, which the data lack. Columns: "
+                f"{', '.join(batch.tensors)}. Accepted: @th.model(…, target='the column of the response')."
+            )
         y, size = batch[target], batch.shape
         wrong = next((tuple(p.shape) for p in out.parameters if p.ndim and tuple(p.shape) != size), None)
         if wrong is None or out.family.length is not None:

@@ -1,7 +1,8 @@
 """What goes with what, in sentences: a fit's average effects with their intervals, as the report opens.
 
 Of a number the average slope, of a category the differences from its first level: those of `fit.slopes()`. Where the link is a
-logarithm or a logit, the ratios of means or odds besides: exp of the average difference on the link's scale.
+logarithm or a logit, the ratios of means or odds besides: exp of the average difference on the link's scale. Of Cox's model, which
+has no mean, the ratios of hazards alone.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def _hazards(fit: Fit, narrow: list[str], wide: dict[str, Levels], level: float)
     told = []
     for row in [] if margins is None else margins.table.to_dict("records"):
         term, contrast = str(row["term"]), str(row["contrast"])
-        who, than = _who(term, "dy/dx" if contrast == "+1" else contrast)
+        who, than = _who(term, "dy/dx" if contrast == "+1" else contrast, " / ")
         one = ", which includes 1" if row["low"] <= 1 <= row["high"] else ""
         low, high = number(row["low"], 3), number(row["high"], 3)
         told.append(
@@ -133,8 +134,8 @@ def _sentences(fit: Fit, margins: Margins, level: float) -> Iterator[str]:
         yield f"{who} goes with {response.higher(row['estimate'], decimals)}{than} {known}{ratio.get((term, contrast), '')}."
 
 
-def _who(term: str, contrast: str) -> tuple[str, str]:
-    """Of what the sentence speaks, and with what it is compared.
+def _who(term: str, contrast: str, sign: str = " - ") -> tuple[str, str]:
+    """Of what the sentence speaks, and with what it is compared; sign: between the two levels of a contrast.
 
     Examples
     --------
@@ -143,9 +144,9 @@ def _who(term: str, contrast: str) -> tuple[str, str]:
     """
     if contrast == "dy/dx":
         return f"One more unit of {term}", ""
-    if contrast.count(" - ") != 1:  # a level has the sign in its name
+    if contrast.count(sign) != 1:  # a level has the sign in its name
         return f"The difference {contrast} of {term}", ""
-    high, low = contrast.split(" - ")
+    high, low = contrast.split(sign)
     return f"{term} = {high}", f" than {term} = {low}"
 
 
@@ -180,7 +181,7 @@ def _ratios(fit: Fit, margins: Margins, level: float) -> dict[tuple[str, str], s
     out = {}
     for row in found.to_dict("records"):
         times = f"{'odds' if odds else 'a mean'} {number(row['estimate'], 3)} times as large"
-        contrast = "dy/dx" if row["term"] in slopes else str(row["contrast"])
+        contrast = "dy/dx" if row["term"] in slopes else str(row["contrast"]).replace(" / ", " - ")
         out[row["term"], contrast] = f" and {times} ({number(row['low'], 3)} to {number(row['high'], 3)})"
     return out
 

@@ -19,9 +19,11 @@ import numpy as np
 from scipy.stats import t as student
 
 from ..data import Table
+from ..data.response import Response
 from ..errors import BadArgument, FitError, ThetahatError
 from ..evaluation.lack_of_fit import LackOfFit, lack_of_fit
 from ..families.cox import Cox
+from ..families.ordinal import Ordinal
 from ..inference.covariance import importance, plain_kind
 from ..io.without_rows import Recalled
 from ..likelihood import DensityPower
@@ -590,6 +592,16 @@ def _component(model: ModelLike) -> str:
     return _short(family_of(model) or type(model).__name__)
 
 
+def _levels(fit: Fit, response: Response) -> str:
+    """The levels of a response: in their order, or with the code of each."""
+    levels = list(response.levels or ())
+    if isinstance(family_of(fit.model), Ordinal):
+        shown = " < ".join(map(str, levels[:8]))
+    else:
+        shown = ", ".join(f"{code} = {level}" for code, level in enumerate(levels[:8]))
+    return f"{response.expression}: {shown}" + (" …" if len(levels) > 8 else "")
+
+
 def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
     """(label, text): where the rows come from, how many were used and dropped, what they weigh."""
     source = fit.source
@@ -622,12 +634,7 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
         if encoder.weights is not None:
             yield "weights", f"column {encoder.weights}, frequencies that sum to {count(source.total)}"
         if encoder.response.levels is not None:
-            shown = [f"{code} = {level}" for code, level in enumerate(encoder.response.levels[:8])]
-            yield (
-                "response",
-                f"{encoder.response.expression}: {', '.join(shown)}"
-                + (" …" if len(encoder.response.levels) > 8 else ""),
-            )
+            yield "response", _levels(fit, encoder.response)
         return
     if isinstance(source, Sequences):
         many = len(source.labels)

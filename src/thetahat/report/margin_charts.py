@@ -14,6 +14,7 @@ from .scatter import POINTS
 from .theme import COLOURS, HEIGHT, MAIN, QUIET, WIDTH, legend, titled
 
 NUMBERS = ("estimate", "standard_error", "z", "t", "df", "p_value", "low", "high")
+DOTS = WIDTH - 60  # of dots, beside which their names stand
 
 
 def chart(table: pd.DataFrame, title: str, level: float, null: float = 0.0) -> Chart:
@@ -36,10 +37,10 @@ def chart(table: pd.DataFrame, title: str, level: float, null: float = 0.0) -> C
     own = [str(c) for c in table if c not in NUMBERS]
     labels = [c for c in own if len(table) == 1 or table[c].astype(str).nunique() > 1]
     numbers = [c for c in labels if pd.api.types.is_float_dtype(table[c])]
-    heading = titled(title, f"{100 * level:g}% intervals")
+    below = f"{100 * level:g}% intervals"
     if numbers and table[numbers[0]].nunique() > 2:
-        return styled(_line(table, numbers[0], [c for c in labels if c != numbers[0]], heading))
-    return styled(_dots(table, labels, heading, null))
+        return styled(_line(table, numbers[0], [c for c in labels if c != numbers[0]], titled(title, below)))
+    return styled(_dots(table, labels, titled(title, below, DOTS), null))
 
 
 def _ends(table: pd.DataFrame) -> pd.DataFrame:
@@ -91,5 +92,5 @@ def _dots(table: pd.DataFrame, labels: list[str], heading: alt.TitleParams, null
         rule = alt.Chart(pd.DataFrame({"null": [null]})).mark_rule(color=QUIET, strokeDash=[3, 3])
         layers.insert(0, rule.encode(x="null:Q"))
     return alt.layer(*layers).properties(
-        width=WIDTH - 60, height=max(60, 22 * data["name"].nunique()), title=heading
+        width=DOTS, height=max(60, 22 * data["name"].nunique()), title=heading
     )

@@ -141,7 +141,8 @@ def _scores(facts: Facts, width: int) -> Iterator[Row]:
         if facts.observations > 0
         else ""
     )
-    what = f"({facts.kind} {_article(facts.measure)} of {facts.units}{each})"
+    kind = "exact" if facts.kind == "exact" else f"{facts.kind} of the"
+    what = f"({kind} {_article(facts.measure)} of {facts.units}{each})"
     shown = f"{nats(facts.log_likelihood)} nats"
     fits = len("log-likelihood  ") + len(shown) + 2 + len(what) <= width
     yield [("log-likelihood  ", "label"), (shown, ""), *([("  " + what, "dim")] if fits else [])]

@@ -17,10 +17,13 @@ TITLE, SUBTITLE = 40, 52  # characters of a title and of the line below it that 
 LETTER, MARK = 7, 32  # pixels of a letter of a legend, and of a line before its name with the space after it
 
 
-def titled(text: str, subtitle: str = "") -> alt.TitleParams:
-    """A title, with smaller lines below it, where the characters can be drawn. None is wider than a chart: one beside it
-    would cover it, and the edge of the picture cut it."""
-    heading, below = _lines(printable(text), TITLE), _lines(printable(subtitle), SUBTITLE)
+def titled(text: str, subtitle: str = "", width: int = WIDTH) -> alt.TitleParams:
+    """A title, with smaller lines below it, where the characters can be drawn. None is wider than a chart of that width: one
+    beside it would cover it, and the edge of the picture cut it."""
+    share = width / WIDTH
+    heading, below = (
+        _lines(printable(words), int(share * most)) for words, most in ((text, TITLE), (subtitle, SUBTITLE))
+    )
     return alt.TitleParams(heading, subtitle=below) if subtitle else alt.TitleParams(heading)
 
 

@@ -30,6 +30,7 @@ from ..models.random_effects import RandomEffects
 from ..protocols import Categories, encoder_of
 from ..types import Data, ModelLike, Plain
 from .facts import Line, constants, errors_of, is_network, known, lines_of
+from .frames import whole
 from .ratios import exponential
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def deviance(fit: Fit) -> float:
 def r_squared(fit: Fit) -> float:
     """1 − Σ (y − μ̂)² / Σ (y − ȳ)²; without an intercept over Σ y², as in R."""
     total = _spread(fit)
-    return 1 - _squares(fit, "response") / total if total > 0 else math.nan
+    share = 1 - _squares(fit, "response") / total if total > 0 else math.nan
+    return 0.0 if abs(share) < 1e-12 else share  # rounding of a fit without slopes, as of a lasso
 
 
 # ---- a row an observation ----------------------------------------------------------------------------------
@@ -201,7 +203,8 @@ def augment(fit: Fit, data: Data) -> Data:
     out = table.set_axis(pd.RangeIndex(len(table)))
     for name, values in _answers(fit, data, frame):
         out[name] = np.asarray(values, dtype=np.float64)
-    return frame.like(out if frame.index is None else out.set_axis(frame.index))
+    found = frame.like(out if frame.index is None else out.set_axis(frame.index))
+    return whole(found) if isinstance(found, pd.DataFrame) else found
 
 
 def _given(fit: Fit) -> Frame:

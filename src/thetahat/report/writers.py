@@ -69,8 +69,11 @@ def _block(
     if any(table.columns[j][1] for j in columns):
         yield " " * label + "".join(" " * GAP + table.columns[j][1].rjust(widths[j]) for j in columns)
     for rows in blocks(table.rows):
+        shown = list(_with_cells(rows, columns))
+        if not shown:  # of the continued columns of a fit, whose figures stand below its first
+            continue
         yield "─" * total
-        for row in _with_cells(rows, columns):
+        for row in shown:
             cells = (
                 "".join(" " * GAP + _beside(table, row, j).rjust(widths[j]) for j in columns)
                 if row.cells

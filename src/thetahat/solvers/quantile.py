@@ -34,7 +34,7 @@ from .closed_form import RANK
 
 KINK = (
     "{family} has a kink at its location, and where the errors are of another kind its {what} is not that of "
-    "a χ². Use kind='wald', whose standard "
+    "a χ². Use 'wald' (kind=, or test= of anova), whose standard "
     "errors are quantile regression's, or kind='bootstrap' of an interval."
 )
 MANY = 2_000  # rows above which those that are surely above or below are left out of the programme
