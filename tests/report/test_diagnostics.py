@@ -15,6 +15,7 @@ from scipy import stats
 import thetahat as th
 from thetahat.evaluation.group_residuals import residuals_by_group, spread_of, standardised_modes
 from thetahat.report import group_charts, influence_chart, level_charts, survival_charts
+from thetahat.report.diagnostics import _moments
 from thetahat.report.formatting import number, probability
 
 rng = np.random.default_rng(8)
@@ -324,3 +325,11 @@ def test_cox_s_model_without_predictors_and_a_mixed_family_of_times_have_reports
     page.feed(fit.report(tmp_path / "r.html").read_text(encoding="utf-8"))
     assert f"{found.value:.3f}" in sentence(page, "Concordance")
     assert "Residuals within site" in page.charts
+
+
+def test_a_row_that_was_observed_often_counts_as_often_in_the_moments_of_the_residuals() -> None:
+    many = rng.integers(1, 5, n)
+    weighted = th.fit("y ~ x", DATA.assign(many=many), weights="many")
+    repeated = th.fit("y ~ x", DATA.loc[DATA.index.repeat(many)])
+    for found, wanted in zip(_moments(weighted), _moments(repeated), strict=True):
+        assert found == pytest.approx(wanted, abs=1e-8)

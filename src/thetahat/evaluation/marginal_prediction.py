@@ -360,7 +360,7 @@ def nodes(d: int, s: float) -> tuple[Tensor, Tensor]:
     --------
     >>> v, weight = nodes(1, 1.0)
     >>> round(float((torch.exp(v[:, 0]) * weight).sum()), 12)                    # e^½
-    1.648721270700
+    1.6487212707
     """
     if d == 0:
         return torch.zeros(1, 0, dtype=torch.float64), torch.ones(1, dtype=torch.float64)

@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..errors import NotConverged, ThetahatError
 from ..evaluation.cox_fits import cox_fit
 from ..evaluation.cox_residuals import cox_snell_of
+from ..evaluation.fitted_values import batches
 from ..evaluation.group_residuals import residuals_by_group, spread_of
+from ..evaluation.outliers import alignment_of
 from ..evaluation.survival_calibration import rows_of
 from ..families.censored import Censored
 from ..families.cox import Cox
@@ -221,9 +224,8 @@ def _chi2(row: pd.Series) -> str:
 
 def residuals(fit: Fit) -> Iterator[str]:
     """Mean and standard deviation of quantile residuals, and their tests."""
-    values = np.asarray(quantile_residuals(fit), dtype=float)
-    values = values[np.isfinite(values)]
-    mean = round(float(values.mean()), 3) + 0.0  # of −0.0002 no minus sign is left
+    centre, spread = _moments(fit)
+    mean = round(centre, 3) + 0.0  # of −0.0002 no minus sign is left
     scale = (
         " (on the scale of the latent variable they are surrogate residuals)"
         if isinstance(family_of(fit.model), Ordinal)
@@ -235,7 +237,7 @@ def residuals(fit: Fit) -> Iterator[str]:
         else ""
     )
     yield (
-        f"Quantile residuals{scale}{given}: mean {fixed(mean, 3)}, standard deviation {values.std():.3f}; 0 and 1 if the "
+        f"Quantile residuals{scale}{given}: mean {fixed(mean, 3)}, standard deviation {spread:.3f}; 0 and 1 if the "
         "model is true."
     )
     if fit.observations > (MIXED if isinstance(fit.model, Mixed) else CHECKED):
@@ -247,6 +249,18 @@ def residuals(fit: Fit) -> Iterator[str]:
     tests = [f"{WHAT[str(name)]} p = {p:.2f}" for name, p in found.table["p_value"].items()]
     note = f" {found.note}" if found.note else ""
     yield f"Against {found.draws} data sets drawn from the fit: {join(tests)}.{note}"
+
+
+def _moments(fit: Fit) -> tuple[float, float]:
+    """Mean and standard deviation of the quantile residuals, a row counted as often as it was observed."""
+    values = np.asarray(quantile_residuals(fit), dtype=float)
+    own = values[alignment_of(fit.source).numbers]
+    count_ = np.concatenate(
+        [b.count.to(torch.float64).numpy() for b in batches(fit.source, fit._of_rows().model)]
+    )
+    known = np.isfinite(own) & (count_ > 0)
+    mean = float(np.average(own[known], weights=count_[known]))
+    return mean, float(np.sqrt(np.average((own[known] - mean) ** 2, weights=count_[known])))
 
 
 def within(fit: Fit) -> Iterator[str]:
