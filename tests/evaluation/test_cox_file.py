@@ -16,7 +16,7 @@ import thetahat as th
 from thetahat.data import Frame
 from thetahat.data.ordered import OrderedTable
 from thetahat.data.selection import Selection
-from thetahat.errors import BadArgument, UnknownLevel
+from thetahat.errors import BadArgument, DataError, UnknownLevel
 from thetahat.evaluation.cox_curves import baseline_hazard, curves
 from thetahat.evaluation.cox_residuals import KINDS, residual_blocks, residuals
 from thetahat.models.cox_scores import Following
@@ -250,6 +250,12 @@ def test_a_loaded_fit_needs_its_rows_for_what_reads_them(tmp_path: Path) -> None
     assert again.standard_errors().tolist() == fit.standard_errors().tolist()
     with pytest.raises(BadArgument, match=r"th\.load\(.*data="):
         again.residuals("martingale")
-    whole = th.load(tmp_path / "fit.thetahat", data=pd.read_parquet(tmp_path / "rows.parquet"))  # in memory
-    same(fit.residuals("martingale"), whole.residuals("martingale"))
-    same(fit.covariance("HC0"), whole.covariance("HC0"))
+    for data in (file, pd.read_parquet(tmp_path / "rows.parquet")):
+        whole = th.load(tmp_path / "fit.thetahat", data=data)
+        assert isinstance(whole.model, CoxStreamed) == (data is file)
+        assert whole.estimates.tolist() == fit.estimates.tolist()
+        same(fit.residuals("martingale"), whole.residuals("martingale"))
+        same(fit.covariance("HC0"), whole.covariance("HC0"))
+    other = written(drawn(100, 3, ties=0.25).assign(c=1), tmp_path, rising=True)
+    with pytest.raises(DataError, match="other data"):
+        th.load(tmp_path / "fit.thetahat", data=other)

@@ -20,6 +20,7 @@ from ..inference.criteria import counted
 from ..likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
 from ..models import HMM, Density, Mixture, Regression
 from ..models.base import set_theta
+from ..models.cox import STRATA, CoxRegression
 from ..models.custom import Custom
 from ..models.described import Described
 from ..models.information import Information
@@ -479,6 +480,21 @@ def _solver(config: Settings | None) -> Plain:
     return checked(SOLVERS[config["solver"]], settings)
 
 
+def _over(model: nn.Module, regression: Regression, data: Data, missing: str) -> tuple[nn.Module, Table]:
+    """A model and its rows; of Cox's, where these are streamed from a file, the one that reads them in order of time."""
+    from ..data import Frame
+    from ..data.ordered import OrderedTable
+
+    encoder, family = regression.encoder, regression.family
+    rows = encoder.select(Frame(data), family, missing)
+    if not (isinstance(model, CoxRegression) and rows.streamed(encoder.required)):
+        return model, Table(rows, encoder, family, together=isinstance(model, Mixed))
+    source = OrderedTable(rows, encoder, family, model.slots.get(STRATA))
+    streamed = linear(family, encoder, model.slots, None, source)
+    set_theta(streamed, model.coefficients.detach())
+    return streamed, source
+
+
 def _attached(fit: Fit, data: Data, path: Path) -> Fit:
     """The fit over its data again, once they are known to be the same: by their fingerprint, and by the
     objective at θ̂."""
@@ -500,10 +516,7 @@ def _attached(fit: Fit, data: Data, path: Path) -> Fit:
     if isinstance(model, HMM):
         source = model.source(data)
     elif table is not None:
-        from ..data import Frame
-
-        together = isinstance(model, Mixed)
-        source = Table(Frame(data), table.encoder, table.family, missing=memory.missing, together=together)
+        model, source = _over(model, table, data, memory.missing)
     elif isinstance(model, Density):
         from ..models.density import density
 
