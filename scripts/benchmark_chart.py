@@ -100,7 +100,8 @@ def counts(frame: pd.DataFrame, short: tuple[Short, Short]) -> tuple[str, str, s
     return (
         f"for {len(frame)} pairs of work and peer",
         f"ours is slower in {worded(slower)} of them",
-        f"{worded(regressions[0])} of {regressions[1]} comparisons of regressions and {worded(chains[0])} of {chains[1]} of hidden Markov models fall short",
+        f"{worded(regressions[0])} of {regressions[1]} comparisons of regressions and {worded(chains[0])} of {chains[1]} of hidden "
+        "Markov models fall short",
     )
 
 
