@@ -141,7 +141,7 @@ def test_a_function_of_log_p_alone_has_no_predictions() -> None:
         return th.families.Normal().log_prob(batch["y"], level + b, torch.tensor(1.0, dtype=torch.float64))
 
     fit = th.fit(own, {"y": [1.0, 2.0, 0.0, 4.0, 3.0, 3.5], "g": [0, 0, 1, 1, 2, 2]})
-    with pytest.raises(th.errors.BadArgument, match="log_prob alone"):
+    with pytest.raises(th.errors.BadArgument, match="returns log p of each row alone"):
         fit.predict()
     assert len(fit.random_effects()) == 3
 

@@ -127,7 +127,7 @@ def test_of_cox_s_model_the_sentence_has_the_hazard_ratio(frame) -> None:
         f"{number(high, 3)})"
     )
     name = next(n for n in fit.names if n.startswith("g["))
-    assert f"{number(np.exp(fit.estimates[name]), 3)} times as large" in found.sentences[1]
+    assert f"{number(np.exp(fit.estimates[name]), 3)} times that of g = " in found.sentences[1]
     assert found.margins is not None
     assert "Ratios of hazards" in found.note
 

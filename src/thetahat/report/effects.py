@@ -109,7 +109,7 @@ def _hazards(fit: Fit, narrow: list[str], wide: dict[str, Levels], level: float)
         one = ", which includes 1" if row["low"] <= 1 <= row["high"] else ""
         low, high = number(row["low"], 3), number(row["high"], 3)
         told.append(
-            f"{who} goes with a hazard {number(row['estimate'], 3)} times as large{than.replace(' than', ' as', 1)} "
+            f"{who} goes with a hazard {number(row['estimate'], 3)} times {f'that of{than[5:]}' if than else 'as large'} "
             f"({100 * level:g}% interval {low} to {high}{one})."
         )
     said = _few(told, [_of_wide(name, own, ask) for name, own in wide.items()], ask.format("…"))

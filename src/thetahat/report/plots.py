@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..errors import BadArgument
+from ..errors import BadArgument, NotConverged
 from ..evaluation.confusion import classifies
 from ..evaluation.confusion import confusion as confused
 from ..families.cox import Cox
@@ -279,7 +279,18 @@ def residuals(fit: Fit) -> list[Chart]:
 def profile(fit: Fit, facts: Facts | None = None) -> list[Chart]:
     """Profile log-likelihoods of up to six parameters, slopes first, each against the quadratic that its Wald
     interval stands on."""
-    return [profile_of(fit, line) for line in profiled(gather(fit) if facts is None else facts)]
+    return [_profile_or_why(fit, line) for line in profiled(gather(fit) if facts is None else facts)]
+
+
+def _profile_or_why(fit: Fit, line: Line) -> Chart:
+    """One parameter's profile; where it could not be followed, the words in its place: the others are drawn."""
+    try:
+        return profile_of(fit, line)
+    except NotConverged:
+        words = (
+            alt.Chart(pd.DataFrame({"words": ["not found"]})).mark_text(color=QUIET).encode(text="words:N")
+        )
+        return words.properties(width=WIDTH - 78, height=HEIGHT - 40, title=titled(line.name))
 
 
 def profiled(facts: Facts) -> list[Line]:
