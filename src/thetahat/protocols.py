@@ -482,19 +482,19 @@ class ScoresInOrder(Protocol):
 
 @runtime_checkable
 class OfColumns(Protocol):
-    """A weighting that reads columns alone, and not log p: `of` gives a batch's weights without it.
+    """A weighting that reads columns alone, and not log p: `weights_of` gives a batch's weights without it.
     `likelihood.LogLikelihood.weight` asks.
 
     Examples
     --------
     >>> class Inverse:
-    ...     def of(self, batch):
+    ...     def weights_of(self, batch):
     ...         return 1 / batch["probability"]
     >>> isinstance(Inverse(), OfColumns)
     True
     """
 
-    def of(self, batch: Batch) -> Tensor: ...
+    def weights_of(self, batch: Batch) -> Tensor: ...
 
 
 # ---- models: θ under its names -----------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class LogLikelihood:
             return weight
         with torch.no_grad():
             if isinstance(self.weights, OfColumns):
-                own = self.weights.of(batch)
+                own = self.weights.weights_of(batch)
             else:
                 own = self.weights(
                     batch, self.model.log_prob(batch) if log_prob is None else log_prob.detach()

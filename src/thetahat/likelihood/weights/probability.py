@@ -52,9 +52,9 @@ class Probability:
             )
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
-        return self.of(batch)
+        return self.weights_of(batch)
 
-    def of(self, batch: Batch) -> Tensor:
+    def weights_of(self, batch: Batch) -> Tensor:
         """The weights of a batch, which need no log p."""
         if self.column not in batch:
             raise BadWeights(
