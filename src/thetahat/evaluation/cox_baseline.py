@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..memory import empty, reserve
-from ..models.cox_streamed import Joined
+from ..models.cox_pass import Joined
 from ..models.partial import Partial
 from .cox_fits import CoxFile, CoxFit
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..memory import reserve
+from ..models.cox_pass import Joined
 from ..models.cox_scores import Following, Rows
-from ..models.cox_streamed import Joined
 from ..models.partial import Partial
 from .cox_fits import CoxFile, stratum_names
 

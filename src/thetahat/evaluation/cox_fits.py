@@ -23,7 +23,8 @@ from ..likelihood import LogLikelihood
 from ..models.base import family_of
 from ..models.cox import STRATA, CoxRegression, columns
 from ..models.cox_mixed import CoxMixed
-from ..models.cox_streamed import CoxStreamed, Joined
+from ..models.cox_pass import Joined
+from ..models.cox_streamed import CoxStreamed
 from ..models.partial import Partial, Rows
 from .known_groups import Joint, Known, known
 

@@ -16,7 +16,7 @@ from ..likelihood import Objective
 from ..models.base import names_of
 from ..protocols import MapsIntervals
 from . import bootstrap as boot
-from . import profile, variance_components
+from . import profile, variance_profiles
 from .clusters import held
 from .covariance import Clusters, Covariance, prepare
 from .covariance import natural as spread
@@ -117,12 +117,12 @@ def _profiles(
     objective: Objective, level: float, wanted: Sequence[int]
 ) -> tuple[np.ndarray, dict[str, tuple[str, str]]]:
     """The ends of profile intervals, (m, 2), and how each was found. Standard deviations and correlations of random effects are
-    functions of several θ_j, of which `variance_components` follows the profile on their own scale."""
+    functions of several θ_j, of which `variance_profiles` follows the profile on their own scale."""
     names, theta = names_of(objective.model), objective.theta
     ends, how = np.empty((len(wanted), 2)), {}
     for k, i in enumerate(wanted):
-        if variance_components.of_component(objective, i):
-            ends[k] = variance_components.ends(objective, i, level)
+        if variance_profiles.of_component(objective, i):
+            ends[k] = variance_profiles.ends(objective, i, level)
             how[names[i]] = ("solved", "solved")
     rest = [k for k, i in enumerate(wanted) if names[i] not in how or np.isnan(ends[k]).any()]
     found = profile.endpoints(objective, theta, level, [names[wanted[k]] for k in rest]) if rest else {}

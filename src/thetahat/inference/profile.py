@@ -44,7 +44,7 @@ from ..models.base import names_of, natural_of
 from ..protocols import is_concave
 from ..solvers import quantile
 from ..threads import one_thread
-from . import variance_components
+from . import variance_profiles
 from .bread import Inverse, bread, double
 from .natural import coordinates, find, natural, own_places
 from .refit import HIGHER, Refits, higher
@@ -207,9 +207,9 @@ def curve(
     radius = math.sqrt(float(chi2.ppf(_level(level), 1)))
     objective = objective.at(theta)
     (index,) = find(objective, parameter)
-    if variance_components.of_component(objective, index):
+    if variance_profiles.of_component(objective, index):
         value = float(natural(objective, theta)[index])
-        found = variance_components.points(objective, index, radius, points // 2)
+        found = variance_profiles.points(objective, index, radius, points // 2)
         rows = sorted([(value, 0.0, 0.0), *((v, -0.5 * r**2, r) for v, r in found)])
         return pd.DataFrame(rows, columns=["value", "log_likelihood", "root"])
     with one_thread(_small(objective)):

@@ -19,13 +19,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from .cox_streamed import Before, CoxStreamed, Joined, Pass
+from .cox_pass import Before, Joined, Pass
 from .partial import Partial
+
+if TYPE_CHECKING:
+    from .cox_streamed import CoxStreamed
 
 
 @dataclass(frozen=True)
