@@ -92,14 +92,17 @@ def missed(folder: Path = RESULTS) -> tuple[Short, Short]:
     return found[0], found[1]
 
 
-def counts(frame: pd.DataFrame, short: tuple[Short, Short]) -> tuple[str, str, str]:
-    """What README says of the chart and of our bars: how many ratios there are, how many of them are against us, and how many
-    comparisons fall short."""
-    regressions, chains = short
+def counts(frame: pd.DataFrame) -> tuple[str, str]:
+    """How many ratios there are, and how many of them are against us."""
     slower = int((frame["ratio"] > 1).sum())
+    return f"for {len(frame)} pairs of work and peer", f"ours is slower in {worded(slower)} of them"
+
+
+def said(frame: pd.DataFrame, short: tuple[Short, Short]) -> tuple[str, str, str]:
+    """What README says of the chart and of our bars: `counts`, and how many comparisons fall short."""
+    regressions, chains = short
     return (
-        f"for {len(frame)} pairs of work and peer",
-        f"ours is slower in {worded(slower)} of them",
+        *counts(frame),
         f"{worded(regressions[0])} of {regressions[1]} comparisons of regressions and {worded(chains[0])} of {chains[1]} of hidden "
         "Markov models fall short",
     )
@@ -118,7 +121,7 @@ PATTERNS = (
 
 def renewed(text: str, frame: pd.DataFrame, short: tuple[Short, Short]) -> str:
     """The text of README with those counts."""
-    for pattern, new in zip(PATTERNS, counts(frame, short), strict=True):
+    for pattern, new in zip(PATTERNS, said(frame, short), strict=True):
         text = re.sub(pattern, new, text)
     return text
 

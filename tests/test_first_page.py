@@ -55,7 +55,7 @@ def test_the_slopes_in_the_picture_are_those_of_the_calls_written_above_them() -
 def test_readme_counts_the_ratios_of_the_chart_and_those_against_us() -> None:
     module = script("benchmark_chart")
     found = module.ratios()
-    said = module.counts(found, module.missed())
+    said = module.said(found, module.missed())
     assert all(words in README for words in said), "run python scripts/benchmark_chart.py"
 
 

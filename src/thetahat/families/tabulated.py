@@ -40,7 +40,7 @@ def tabulated(
     --------
     >>> x = torch.linspace(-3, 3, 1001, dtype=torch.float64)
     >>> (table,) = tabulated(lambda x: (torch.log(torch.cosh(x)),), x, math.pi / 2)
-    >>> bool((table - torch.log(torch.cosh(x))).abs().max() < 1e-15)
+    >>> bool((table - torch.log(torch.cosh(x))).abs().max() < 1e-14)
     True
     """
     width = 2 * distance / ROUND

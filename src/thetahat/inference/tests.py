@@ -223,6 +223,8 @@ def of_term(objective: Objective, hypothesis: str | Sequence[str]) -> Restrictio
     if not isinstance(hypothesis, str) or regression_of(objective) is None:
         return None
     name = NOUGHT.sub("", hypothesis)
+    if name != hypothesis and name.strip() in names_of(objective.model):
+        return None  # "name = 0" is of the estimate of that name, where there is one
     found, prefix = matching(name, model_terms(objective)), ""
     parameter, colon, rest = name.partition(":")
     if found is None and colon and parameter.strip() in _further(objective):
