@@ -214,7 +214,7 @@ def main() -> None:
     whole = not options.works and options.rows is None
     file = options.results or (HERE / "results" / "speed.md" if whole else None)
     if file:
-        clock = "CPU seconds" if options.cpu else "elapsed seconds"
+        clock = "CPU seconds" if options.cpu else "Elapsed seconds"
         head = f"# Speed\n\n{machine()} {clock}. Each row a process of its own; median of several runs after one warm-up.\n"
         file.write_text(f"{head}`python benchmarks/speed.py`\n\n{text}\n", encoding="utf-8")
 
