@@ -22,7 +22,6 @@ namespace NAMESPACE {
 
 constexpr int64_t ROWS = 512;   // of a block: 32 columns of it are 128 KiB, a part of a second-level cache
 constexpr int64_t APART = ROWS + 8;  // from a column of a block to the next: a power of 2 would put all in one set of the cache
-constexpr int64_t INNER = 128;  // of these, the rows whose products are summed at a time: 32 KiB, a first-level cache
 constexpr int64_t TILE = 4;     // columns by columns whose sums are held in registers
 constexpr int64_t NARROW = 64;  // levels of a term whose products are summed like those of columns
 constexpr int64_t PARTS = 32;   // of the rows, each with sums of its own
@@ -128,6 +127,14 @@ struct Block {
     for (int64_t j = 0; j < design.columns; j++) std::fill(to + j * APART + count, to + j * APART + ROWS, 0.0);
   }
 
+  // Column j of the block after this one, where it lies in memory; else null. What is asked for while the processor computes is in
+  // its cache when it is read: of itself it reads ahead to the end of a page only, and a column of a block is one.
+  const double* next(int64_t j) const {
+    const int64_t k = j - design.intercept;
+    if (design.single || design.row_stride != 1 || k < 0 || k >= design.columns || first + 2 * ROWS > design.n) return nullptr;
+    return static_cast<const double*>(design.x) + first + ROWS + k * design.column_stride;
+  }
+
   double value(int32_t t, int64_t i) const {
     const double* v = design.term[t].value;
     return v ? v[first + i] : 1.0;
@@ -192,24 +199,27 @@ struct Block {
 
 // out[a][b] += sum_i w_i left_a[i] right_b[i], a tile of columns at a time; of one design's own products the upper tiles alone
 static void gram(const Block& left, const Block& right, const double* w, double* out, int64_t ld, bool same) {
-  for (int64_t from = 0; from < left.rows; from += INNER)
-    for (int64_t a = 0; a < left.padded; a += TILE)
-      for (int64_t b = same ? a : 0; b < right.padded; b += TILE) {
-        Vector sum[TILE][TILE] = {};
-        for (int64_t i = from; i < from + INNER; i += WIDE) {
-          const Vector weight = *reinterpret_cast<const Vector*>(w + i);
-          Vector x[TILE];
-          for (int64_t l = 0; l < TILE; l++) x[l] = *reinterpret_cast<const Vector*>(right.column[b + l] + i);
-          for (int64_t k = 0; k < TILE; k++) {
-            const Vector y = weight * *reinterpret_cast<const Vector*>(left.column[a + k] + i);
-            for (int64_t l = 0; l < TILE; l++) sum[k][l] += y * x[l];
-          }
+  const int64_t rows = (left.rows + WIDE - 1) / WIDE * WIDE;
+  for (int64_t a = 0; a < left.padded; a += TILE)
+    for (int64_t b = same ? a : 0; b < right.padded; b += TILE) {
+      const int64_t turn = (b - a) / TILE;  // a tile asks for one column of the next block
+      const double* next = same && turn < TILE ? left.next(a + turn) : nullptr;
+      Vector sum[TILE][TILE] = {};
+      for (int64_t i = 0; i < rows; i += WIDE) {
+        if (next) __builtin_prefetch(next + i, 0, 3);
+        const Vector weight = *reinterpret_cast<const Vector*>(w + i);
+        Vector x[TILE];
+        for (int64_t l = 0; l < TILE; l++) x[l] = *reinterpret_cast<const Vector*>(right.column[b + l] + i);
+        for (int64_t k = 0; k < TILE; k++) {
+          const Vector y = weight * *reinterpret_cast<const Vector*>(left.column[a + k] + i);
+          for (int64_t l = 0; l < TILE; l++) sum[k][l] += y * x[l];
         }
-        for (int64_t k = 0; k < TILE && a + k < left.dense; k++)
-          for (int64_t l = 0; l < TILE && b + l < right.dense; l++)
-            if (!same || b + l >= a + k)
-              for (int64_t e = 0; e < WIDE; e++) out[(a + k) * ld + b + l] += sum[k][l][e];
       }
+      for (int64_t k = 0; k < TILE && a + k < left.dense; k++)
+        for (int64_t l = 0; l < TILE && b + l < right.dense; l++)
+          if (!same || b + l >= a + k)
+            for (int64_t e = 0; e < WIDE; e++) out[(a + k) * ld + b + l] += sum[k][l][e];
+    }
 }
 
 // ---- where the sums of a design's columns are kept -------------------------------------------------------------------------------
@@ -523,7 +533,7 @@ static double bernoulli(int64_t rows, const double* __restrict y, const double* 
 #pragma omp simd reduction(+ : value)
     for (int64_t i = 0; i < rows; i++) {
       const double e = exponential(-std::fabs(eta[i])), one = 1.0 / (1.0 + e);
-      value += count[i] * (y[i] * eta[i] - (std::max(eta[i], 0.0) + log_one_plus(e)));
+      value += count[i] * (y[i] * eta[i] - ((eta[i] > 0.0 ? eta[i] : 0.0) + log_one_plus(e)));
       score[i] = count[i] * (y[i] - (eta[i] >= 0 ? one : e * one));
       weight[i] = count[i] * (e * one * one);
     }
@@ -533,7 +543,7 @@ static double bernoulli(int64_t rows, const double* __restrict y, const double* 
   for (int64_t i = 0; i < rows; i++) {
     const double e = exponential(-std::fabs(eta[i])), u = 1.0 + e, one = 1.0 / u;
     product *= u;
-    value += y[i] * eta[i] - (std::max(eta[i], 0.0) + (e - (u - 1.0)) * one);
+    value += y[i] * eta[i] - ((eta[i] > 0.0 ? eta[i] : 0.0) + (e - (u - 1.0)) * one);
     score[i] = y[i] - (eta[i] >= 0 ? one : e * one);
     weight[i] = e * one * one;
   }
