@@ -24,7 +24,7 @@ static int level = best();
 #define CALL(FUNCTION, ...) baseline::FUNCTION(__VA_ARGS__)
 #endif
 
-PUBLIC int thetahat_version() { return 3; }  // of these functions' arguments
+PUBLIC int thetahat_version() { return 4; }  // of these functions' arguments
 PUBLIC int thetahat_level() { return level; }
 PUBLIC void thetahat_set_level(int wanted) { level = wanted < best() ? wanted : best(); }  // for the tests
 
@@ -55,6 +55,9 @@ PUBLIC void thetahat_row_dots(int64_t levels, const int64_t* left_start, const i
                               const int64_t* right_start, const int32_t* right_index, const double* right, const double* M,
                               int64_t kept, double* out, int threads) {
   CALL(row_dots, levels, left_start, left_index, left, right_start, right_index, right, M, kept, out, threads);
+}
+PUBLIC void thetahat_finite(int64_t n, const double* const* column, int64_t columns, uint8_t* out, int threads) {
+  CALL(finite, n, column, columns, out, threads);
 }
 PUBLIC void thetahat_table(int64_t n, const double* x, double width, double first, int64_t degree, int64_t functions,
                            const double* coefficients, double* out, int threads) {

@@ -522,6 +522,17 @@ void pull(const Design& design, const double* score, int64_t size, double* out, 
     for (int64_t j = 0; j < size; j++) out[j] += sums[p * size + j];
 }
 
+// whether every number of a column is finite: then 0 times each is 0, else NaN
+void finite(int64_t n, const double* const* column, int64_t columns, uint8_t* out, int threads) {
+  in_threads(columns, threads, [&](int64_t j) {
+    const double* x = column[j];
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += 0.0 * x[i];
+    out[j] = sum == 0.0;
+  });
+}
+
 // ---- value, score and curvature of each row, for the commonest families ----------------------------------------------------------
 
 // y eta - log(1 + e^eta); score y - mu, minus the curvature mu (1 - mu). Where every row counts once, one logarithm is taken of

@@ -44,6 +44,7 @@ struct Output {         // A + A' - diag(A) is the block of what is kept
   void row_dots(int64_t, const int64_t*, const int32_t*, const double*, const int64_t*, const int32_t*, const double*,       \
                 const double*, int64_t, double*, int);                                                                      \
   double fused(const Design&, int, const double*, const double*, const double*, int64_t, double*, const Output*, double*, int); \
+  void finite(int64_t, const double* const*, int64_t, uint8_t*, int);                                                      \
   void table(int64_t, const double*, double, double, int64_t, int64_t, const double*, double*, int);                        \
   }
 DECLARE(baseline)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -72,6 +72,12 @@ class Batch(Mapping[str, Tensor]):
         new._count = None if self._count is None else self._count[key]
         new._group = None if self._group is None else self._group[key]
         new.shape = tuple(next(iter(new.tensors.values())).shape[: len(self.shape)])
+        return new
+
+    def only(self, names: Collection[str]) -> Batch:
+        """The same observations with these of their tensors."""
+        new: Batch = self[...]
+        new.tensors = {name: tensor for name, tensor in self.tensors.items() if name in names}
         return new
 
     def __contains__(self, name: object) -> bool:

@@ -71,6 +71,7 @@ class PartitionedTable(Table):
             raise BadWeights(ALL_ZERO)
         self.rows, self.dropped, self.total = found.rows, found.dropped, found.total
         self.lacking = found.lacking
+        # partition by partition: the same rows in other partitions have another
         self.fractional, self._fingerprint = found.fractional, joined(found.digests)
 
     def _surveyed(self, block: pd.DataFrame) -> Survey:
@@ -91,11 +92,6 @@ class PartitionedTable(Table):
     def engine(self) -> Partitions:
         assert self.frame.engine is not None
         return self.frame.engine
-
-    @property
-    def fingerprint(self) -> str:
-        """Of what was observed, partition by partition: the same rows in other partitions have another."""
-        return self._fingerprint
 
     def fold(
         self,

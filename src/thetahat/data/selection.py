@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import BadArgument, BadWeights, EmptyData, NotFinite
+from ..kernels import compiled
 from ..threads import in_threads
 from ..types import Plain, Settings
 from .arrow import STREAM_ROWS
@@ -149,11 +150,14 @@ class Selection(Frame):
     def _missing(self, block: pd.DataFrame, first: int) -> Iterator[tuple[str, np.ndarray]]:
         """(what, which rows) of all that rows need and lack."""
         columns = [block[name] for name in self.always]
-        many = block.shape[0] * len(columns) > MANY
-        each_found = in_threads(lambda column: missing_rows(column, first), columns, many)
-        for name, found in zip(self.always, each_found, strict=True):
+        numbers = [column.to_numpy() for column in columns if column.dtype == np.float64]
+        whole = iter(compiled.finite(numbers))  # nearly always all are, which one pass tells
+        rest = [column for column in columns if column.dtype != np.float64 or not next(whole)]
+        many = block.shape[0] * len(rest) > MANY
+        each_found = in_threads(lambda column: missing_rows(column, first), rest, many)
+        for column, found in zip(rest, each_found, strict=True):
             if found is not None:
-                yield name, found
+                yield str(column.name), found
         for each in self.sometimes:
             yield from each.missing(block, first)
 
@@ -307,15 +311,11 @@ class Alignment:
 
 
 def missing_rows(column: pd.Series, first: int = 0) -> np.ndarray | None:
-    """Which rows are missing (NaN or null), or None if none is. Infinity is not missing: it is refused.
-
-    A float column without NaN or infinity is known by its sum, in one pass.
-    """
+    """Which rows are missing (NaN or null), or None if none is. Infinity is not missing: it is refused."""
     if column.dtype == np.float64:
         values = column.to_numpy()
-        with np.errstate(all="ignore"):
-            if np.isfinite(values.sum()):
-                return None
+        if compiled.finite([values])[0]:
+            return None
         found = np.isnan(values)
         bad = np.isinf(values)
         if bad.any():

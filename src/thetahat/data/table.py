@@ -47,7 +47,7 @@ from .random_terms import Grouping
 from .response import LOG_SLOPES, Response
 from .selection import Alignment, Selection, Sometimes, missing_rows
 from .smooths import Curve
-from .source import ALL_ZERO, BLOCK, Digest, check_count, joined
+from .source import ALL_ZERO, BLOCK, Digest, check_count, digest, joined
 from .surv import Surv
 
 if TYPE_CHECKING:
@@ -256,7 +256,11 @@ class Table:
         self.lacking: dict[str, int] = {}  # column → rows that lack its value
         self.fractional = 0  # rows whose frequency weight is not a whole number
         self.events: dict[int, int] = {}  # of a response Surv(…): rows by the code of what was seen
-        self._digests: dict[str, Digest] = {}
+        self._digests: dict[str, Digest] = {}  # of a file, which is read once for it
+        self._scored: dict[
+            str, Tensor
+        ] = {}  # in memory: what the fingerprint is made of when it is asked for
+        self._fingerprint: str | None = None
         total = 0.0
         for batch in self._survey():
             self.rows += len(batch)
@@ -294,7 +298,10 @@ class Table:
     @property
     def fingerprint(self) -> str:
         """Of what was observed, before any transform: "log(y)" and "y" are the same data in other units."""
-        return joined(digest.hexdigest() for digest in self._digests.values())
+        if self._fingerprint is None:
+            read = [each.hexdigest() for each in self._digests.values()]
+            self._fingerprint = joined(read) if self.streamed else digest(*self._scored.values())
+        return self._fingerprint
 
     def log_determinant(self, batch: Batch) -> Tensor | None:
         """log |dt/dy|, (n,), of a response t = f(y) with f one-to-one (log, log1p, log2, log10, sqrt, exp,
@@ -377,6 +384,9 @@ class Table:
     def _take_fingerprint(self, frame: pd.DataFrame, batch: Batch) -> None:
         response = self.encoder.response
         seen = response.scored(frame, batch) | ({"count": batch.count} if batch.counted else {})
+        if not self.streamed:
+            self._scored = dict(seen)
+            return
         for name, tensor in seen.items():
             self._digests.setdefault(name, Digest()).update(tensor)
 

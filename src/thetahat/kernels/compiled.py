@@ -23,11 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-VERSION = 3  # of the functions' arguments: a library of another one is not called
+from ..threads import in_threads
+
+VERSION = 4  # of the functions' arguments: a library of another one is not called
 FAMILIES = {"bernoulli": 0, "poisson": 1}  # whose value, score and curvature are compiled too
 NARROW = 64  # levels of a term above which it is wide (products.cpp has the same)
 FEW = 20_000  # rows below which threads cost more than they bring
 MOST_COLUMNS = 256  # dense ones: of more, the products of a linear algebra library are faster
+MANY = (
+    1 << 18
+)  # numbers of columns that are asked whether they are finite, above which several threads are faster
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 _pointer, _whole, _int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
@@ -103,6 +108,7 @@ def library() -> ctypes.CDLL | None:
     found.thetahat_pairs.restype = ctypes.c_int64
     found.thetahat_row_dots.argtypes = [_whole, *7 * [_pointer], _whole, _pointer, _int]
     found.thetahat_schur.argtypes = [_whole, *5 * [_pointer], _whole, _int]
+    found.thetahat_finite.argtypes = [_whole, _pointer, _whole, _pointer, _int]
     found.thetahat_table.argtypes = [
         _whole,
         _pointer,
@@ -312,6 +318,30 @@ def weighted_products(left: np.ndarray, right: np.ndarray, w: np.ndarray) -> np.
     one = Columns(n, X, False, None, [], 0, 0)
     sums.add(one, None if same else Columns(n, torch.from_numpy(right), False, None, [], 0, p), weight)
     return (sums.A if same else sums.A[:p, p:]).numpy()
+
+
+def finite(columns: Sequence[np.ndarray]) -> list[bool]:
+    """Whether every number of each column is finite; each (n,) of float64.
+
+    Examples
+    --------
+    >>> finite([np.array([1.0, 2.0]), np.array([np.nan, 1.0])])
+    [True, False]
+    """
+    found = library()
+    if found is None:
+        return in_threads(_finite, columns, sum(map(len, columns)) > MANY)
+    beside = [np.ascontiguousarray(column) for column in columns]
+    where = (_pointer * len(beside))(*map(_address, beside))
+    out, n = np.empty(len(beside), dtype=np.uint8), len(beside[0]) if beside else 0
+    threads = torch.get_num_threads() if n * len(beside) > MANY else 1
+    found.thetahat_finite(n, ctypes.addressof(where), len(beside), _address(out), threads)
+    return [bool(each) for each in out]
+
+
+def _finite(column: np.ndarray) -> bool:
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(column.sum()) or np.isfinite(column).all())
 
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # of a sparse matrix: where each begins, columns, values

@@ -10,7 +10,7 @@ curvatures of each row:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -609,16 +609,17 @@ class Regression(Model):
 
     def begin(self, source: Source) -> tuple[float, ...]:
         """Constant parameters of the family, on their own scales, from which a fit may begin."""
-        batch = _some_rows(source)
+        batch = _some_rows(source, names=["y", *self.family.extras])
         return self.family.start(batch["y"], _weight(batch), **self.extras(batch))
 
     def start(self, source: Source) -> Tensor:
         """θ at which every predictor is the family's constant start: intercepts set, slopes zero, offsets
         allowed for; in the domain."""
-        batch = _some_rows(source)
+        slot = f"offset{self.predictors[0].slot}" if self.predictors else "offset"
+        batch = _some_rows(source, names=["y", *self.family.extras, slot])
         weight = _weight(batch)
         values = self.family.start(batch["y"], weight, **self.extras(batch))
-        offset = batch.tensors.get(f"offset{self.predictors[0].slot}") if self.predictors else None
+        offset = batch.tensors.get(slot)
         shift = 0.0 if offset is None else float((offset * weight).sum() / weight.sum())
         theta = torch.zeros(self.layout.size, dtype=torch.float64)
         natural = dict(zip(self.family.parameters, values, strict=True))
@@ -698,9 +699,9 @@ def _by_code(piece: _Piece, values: Tensor) -> Tensor:
     return out[..., 1:]
 
 
-def _some_rows(source: Source, most: int = 20_000) -> Batch:
+def _some_rows(source: Source, most: int = 20_000, names: Collection[str] | None = None) -> Batch:
     """Rows enough for a start: evenly spread over those of the first batches (all of them, if the data are in
-    memory)."""
+    memory); names: of these tensors alone."""
     if isinstance(source, Partitioned):
         return source.sample
     if isinstance(source, Sampled) and source.sample is not None and len(source.sample) >= most:
@@ -715,4 +716,4 @@ def _some_rows(source: Source, most: int = 20_000) -> Batch:
         if rows >= stop:
             break
     stride = max(1, rows // most)
-    return concatenate([batch[::stride] for batch in taken])
+    return concatenate([(batch if names is None else batch.only(names))[::stride] for batch in taken])

@@ -110,10 +110,8 @@ class Newton:
         if rows > self.thin_above and objective.size * 50 < rows:
             keep = max(2, min(32, rows // max(self.thin_above // 4, 50 * objective.size)))
             borrowed = self._thinned_start(objective, begin, keep)
-            if borrowed is not None and taylor_of(objective.model) is None:
-                return self._borrow(
-                    objective, borrowed, rows / (objective.thinned(keep).rows or rows)
-                )  # p gradients' worth of work saved, where J is as dear as that
+            if borrowed is not None and (borrowed.factor is not None or taylor_of(objective.model) is None):
+                return self._borrow(objective, borrowed, rows / (objective.thinned(keep).rows or rows))
             begin = begin if borrowed is None else borrowed.theta
         single = rows > self.float32_above and not _in_double(objective)
         return self._look(objective, begin, torch.float32 if single else torch.float64)
@@ -178,8 +176,9 @@ class Newton:
             state = self.refreshed(objective, state)  # the kept information no longer steers well
         d, predicted = self._direction(state)
         # far from the maximum J changes too much along the step for the old one to steer the next: it is
-        # summed anew in the same pass
-        near = state.borrowed or state.decrement < self.keep_below
+        # summed anew in the same pass. A subsample's steers on only where J costs p gradients
+        dear = state.borrowed and taylor_of(objective.model) is None
+        near = dear or (state.decrement < self.keep_below and not state.borrowed)
         keep = (objective.rows or 0) > self.keep_above and state.factor is not None and near
         if keep and _in_double(objective) and isinstance(objective, Objective):
             keep = not objective.streamed  # a file is read for a gradient as for an information
