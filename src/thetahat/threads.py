@@ -20,22 +20,27 @@ _THREADS = threading.Lock()
 _inside, _before = 0, 1
 
 
-@contextmanager
-def one_thread(when: bool = True) -> Iterator[None]:
+def one_thread(when: bool = True) -> AbstractContextManager[None]:
     """Sums on one thread: in one order, whatever the machine; and for small sums faster, since threads cost
-    more than they bring.
+    more than they bring."""
+    return _at_most(1) if when else nullcontext()
 
-    The number is torch's, of the whole process: of several callers at once the last one out puts back what
-    the first one found.
-    """
+
+def beside_a_reader(when: bool = True) -> AbstractContextManager[None]:
+    """Sums on half of the threads: the others decode the next block of the file. A thread of OpenMP that has no work waits
+    actively, which would take a core from them."""
+    return _at_most(max(1, torch.get_num_threads() // 2)) if when else nullcontext()
+
+
+@contextmanager
+def _at_most(threads: int) -> Iterator[None]:
+    """The number is torch's, of the whole process: of several callers at once the last one out puts back what
+    the first one found."""
     global _inside, _before
-    if not when:
-        yield
-        return
     with _THREADS:
         if _inside == 0:
             _before = torch.get_num_threads()
-            torch.set_num_threads(1)
+        torch.set_num_threads(min(threads, torch.get_num_threads()))
         _inside += 1
     try:
         yield

@@ -37,6 +37,7 @@ from ..errors import (
     WrongType,
 )
 from ..protocols import Together
+from ..threads import beside_a_reader
 from ..types import Data, ModelLike
 from .batch import Batch, concatenate
 from .checks import ALL, Place, finite
@@ -262,10 +263,11 @@ class Table:
         ] = {}  # in memory: what the fingerprint is made of when it is asked for
         self._fingerprint: str | None = None
         total = 0.0
-        for batch in self._survey():
-            self.rows += len(batch)
-            total += batch.total
-            self.fractional += int((batch.count != batch.count.round()).sum()) if batch.counted else 0
+        with beside_a_reader(self.streamed):
+            for batch in self._survey():
+                self.rows += len(batch)
+                total += batch.total
+                self.fractional += int((batch.count != batch.count.round()).sum()) if batch.counted else 0
         if self.rows == 0 and self.dropped == frame.size:
             raise EmptyData(
                 f"all {self.dropped} rows of {frame.name} have a missing value in "

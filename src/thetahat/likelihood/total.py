@@ -13,7 +13,8 @@ from ..data.batch import Batch
 from ..data.processes import replicated, world
 from ..data.source import Source
 from ..errors import EmptyData
-from ..protocols import Accumulates, Partitioned
+from ..protocols import Accumulates, Partitioned, is_streamed
+from ..threads import beside_a_reader
 from ..types import ModelLike, Plain
 
 
@@ -73,9 +74,10 @@ def folded(
     if isinstance(source, Partitioned):
         return source.fold(function, combine)
     out: T | None = None
-    for batch in source.batches(model):
-        part = function(batch)
-        out = part if out is None else combine(out, part)
+    with beside_a_reader(is_streamed(source)):
+        for batch in source.batches(model):
+            part = function(batch)
+            out = part if out is None else combine(out, part)
     if out is None:
         raise EmptyData("the source yielded no batches.")
     return out

@@ -110,7 +110,9 @@ class Newton:
         if rows > self.thin_above and objective.size * 50 < rows:
             keep = max(2, min(32, rows // max(self.thin_above // 4, 50 * objective.size)))
             borrowed = self._thinned_start(objective, begin, keep)
-            if borrowed is not None and (borrowed.factor is not None or taylor_of(objective.model) is None):
+            cheap = isinstance(objective, Objective) and not objective.streamed  # to look once more
+            steers = borrowed is not None and borrowed.factor is not None and cheap
+            if borrowed is not None and (steers or taylor_of(objective.model) is None):
                 return self._borrow(objective, borrowed, rows / (objective.thinned(keep).rows or rows))
             begin = begin if borrowed is None else borrowed.theta
         single = rows > self.float32_above and not _in_double(objective)
