@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pyarrow as pa
 
-STREAM_ROWS = 98_304
+STREAM_ROWS = 65_536
 
 
 def arrow_to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -258,7 +258,9 @@ class Frame:
                 page_checksum_verification=True,
             ) as file:
                 first = 0
-                for batch in _read_ahead(file.iter_batches(batch_size=rows, columns=list(names))):
+                for batch in _read_ahead(
+                    file.iter_batches(batch_size=rows, columns=list(names), use_threads=pa.cpu_count() > 2)
+                ):
                     block = arrow_to_pandas(pa.Table.from_batches([batch]))
                     block.index = pd.RangeIndex(first, first + len(block))
                     first += len(block)

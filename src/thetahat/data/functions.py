@@ -14,7 +14,6 @@ import pandas as pd
 from formulaic.materializers.types import FactorValues
 from formulaic.transforms.contrasts import C
 from formulaic.utils.stateful_transforms import stateful_transform
-from scipy.interpolate import BSpline
 
 from ..errors import BadArgument, OutOfSupport, UnknownLevel
 
@@ -58,6 +57,8 @@ def ns(
     low, high = _state["lower"], _state["upper"]
     t = np.array([low] * ORDER + list(_state["knots"]) + [high] * ORDER)
     columns = slice(None) if include_intercept else slice(1, None)
+    from scipy.interpolate import BSpline  # takes long to load: only where it is needed
+
     basis = BSpline(t, np.eye(len(t) - ORDER), ORDER - 1)
     curvature = basis(np.array([low, high]), 2)[:, columns]
     made = basis(np.clip(x, low, high))[:, columns]

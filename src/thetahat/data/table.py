@@ -60,7 +60,7 @@ RESERVED = re.compile(
 )  # names of an encoder's own tensors
 
 
-SAMPLE = 200_000  # rows of a file of any size that are held, for a start
+SAMPLE = 100_000  # rows of a file of any size that are held, for a start
 
 
 @dataclass(frozen=True)

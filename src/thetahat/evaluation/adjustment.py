@@ -20,9 +20,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import studentized_range
-from scipy.stats import t as student
 
+from ..distributions import student
 from ..errors import BadArgument
 
 KINDS = ("tukey", "holm", "bonferroni", "sidak")
@@ -53,6 +52,8 @@ def p_values(statistic: np.ndarray, df: np.ndarray, adjust: str | None, means: i
     m = len(p)
     if adjust == "tukey":
         q = math.sqrt(2) * np.abs(statistic)
+        from scipy.stats import studentized_range  # takes long to load
+
         tail = np.clip(np.asarray(studentized_range.sf(q, means, df), dtype=np.float64), 0.0, 1.0)
         return np.asarray(np.where(tail < FAR, np.minimum(1.0, math.comb(means, 2) * p), tail))
     if adjust == "bonferroni":
@@ -79,6 +80,8 @@ def quantile(level: float, df: np.ndarray, adjust: str | None, means: int) -> np
     """
     m = len(df)
     if adjust == "tukey":
+        from scipy.stats import studentized_range  # takes long to load
+
         return np.asarray(studentized_range.ppf(level, means, df)) / math.sqrt(2)
     if adjust in ("bonferroni", "holm"):
         level = 1 - (1 - level) / m

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.special import ndtr, ndtri
-from scipy.stats import binom
 
 from ..data.batch import Batch
 from ..data.source import Source
@@ -260,6 +259,8 @@ def pit(
     edges = np.linspace(0, 1, bins + 1)
     found = np.histogram(u, edges, weights=count)[0]
     n = float(count.sum())
+    from scipy.stats import binom  # takes long to load
+
     low, high = binom.ppf((1 - level) / 2, round(n), 1 / bins), binom.ppf((1 + level) / 2, round(n), 1 / bins)
     return pd.DataFrame(
         {

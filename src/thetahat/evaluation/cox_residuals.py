@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 
+from ..distributions import chi2
 from ..errors import BadArgument
 from ..models.risk_sets import risk_sets
 from . import cox_file_residuals

@@ -22,11 +22,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.columns import numeric_column
+from ..distributions import student
 from ..errors import BadArgument
 from ..families.links import CLogLog, Identity, Link, Log, Logit
 from ..models.described import DescribesRows

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import f, levene
 
 from ..errors import BadArgument
 from ..models.mixed import Mixed
@@ -94,6 +93,8 @@ def spread_of(table: pd.DataFrame) -> Spread | None:
     groups = [part.to_numpy() for _, part in kept.groupby("group", sort=False)["residual"]]
     if len(groups) < 2:
         return None
+    from scipy.stats import f, levene  # takes long to load
+
     statistic = float(levene(*groups, center="median").statistic)
     deviations = [float(np.std(part, ddof=1)) for part in groups]
     df, rest = len(groups) - 1, len(kept) - len(groups)

@@ -19,8 +19,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import chi2
 
+from ..distributions import chi2
 from ..errors import BadArgument
 from ..inference.tests import Test
 from ..models.nonparametric import Times

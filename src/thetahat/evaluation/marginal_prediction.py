@@ -27,11 +27,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.source import Source
+from ..distributions import student
 from ..errors import BadArgument, ThetahatError
 from ..families.base import Family
 from ..inference.covariance import Covariance, prepare

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.source import Source
+from ..distributions import student
 from ..errors import BadArgument
 from ..families.base import Family, Parameter
 from ..inference.covariance import Clusters, Covariance, default, linear, prepare

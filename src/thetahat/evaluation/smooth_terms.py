@@ -20,12 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.integrate import quad
-from scipy.stats import chi2, norm
-from scipy.stats import f as fisher
 
 from ..data.frame import Frame
 from ..data.random_terms import Grouping
 from ..data.smooths import Curve
+from ..distributions import chi2, fisher, norm
 from ..errors import BadArgument, UnknownLevel
 from ..likelihood import Objective
 from ..models.blocks import multiplied, transposed

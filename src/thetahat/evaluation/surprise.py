@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from ..errors import BadArgument, BadWeights, IncomparableScores
 from ..notebook import Printed
@@ -218,6 +217,8 @@ def surprise(fit: Plain, reference: Data, new: Data, *, level: float = 0.1, **sc
             "would be: p-values are too small by as "
             "much. Keep rows aside."
         )
+    from scipy import stats  # takes long to load
+
     test = stats.mannwhitneyu(now, old, alternative="less")
     return Surprise(
         old,

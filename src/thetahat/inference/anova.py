@@ -27,9 +27,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import chi2, f
 from torch import Tensor
 
+from ..distributions import chi2
+from ..distributions import fisher as f
 from ..errors import BadArgument, NotConverged
 from ..likelihood import Objective
 from ..models.random_effects import RandomEffects

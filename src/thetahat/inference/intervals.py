@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import chi2
-from scipy.stats import t as student
 from torch import Tensor
 
+from ..distributions import chi2, student
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.base import names_of

@@ -35,9 +35,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 
+from ..distributions import chi2
 from ..errors import BadArgument, NotConverged
 from ..likelihood import Objective
 from ..models.base import names_of, natural_of
@@ -51,7 +51,6 @@ from .refit import HIGHER, Refits, higher
 
 CLOSE = 1e-5  # standard errors
 STEPS = 12
-SMALL = 2**21  # entries of X below which one thread sums as fast as several
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def endpoints(
     """
     radius = math.sqrt(float(chi2.ppf(_level(level), 1)))
     objective = objective.at(theta)
-    with one_thread(_small(objective)):
+    with one_thread(objective.small):
         out = {}
         for peak in _peaks(objective, theta, find(objective, parameters)):
             first = _endpoint(peak, radius, theta + radius / peak.error * peak.direction)
@@ -212,7 +211,7 @@ def curve(
         found = variance_profiles.points(objective, index, radius, points // 2)
         rows = sorted([(value, 0.0, 0.0), *((v, -0.5 * r**2, r) for v, r in found)])
         return pd.DataFrame(rows, columns=["value", "log_likelihood", "root"])
-    with one_thread(_small(objective)):
+    with one_thread(objective.small):
         (peak,) = _peaks(objective, theta, [index])
         sides = [_side(peak, radius, points // 2), _side(peak, -radius, points // 2)]
         rows = [(peak.value_at(peak.psi(theta)), 0.0, 0.0)]
@@ -223,10 +222,6 @@ def curve(
         at = int((out["root"] == 0).to_numpy().argmax())
         out["root"] = out["root"].abs().where(out.index >= at, -out["root"].abs())
         return out
-
-
-def _small(objective: Objective) -> bool:
-    return (objective.rows or SMALL) * objective.size < SMALL
 
 
 def _level(level: float) -> float:

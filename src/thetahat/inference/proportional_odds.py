@@ -21,11 +21,11 @@ from dataclasses import replace
 
 import pandas as pd
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 
 from ..data.batch import Batch, concatenate
 from ..data.source import Tensors
+from ..distributions import chi2
 from ..errors import BadArgument, NotConverged
 from ..families.ordinal import Ordinal
 from ..likelihood import LogLikelihood, Objective

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from ..errors import NotConverged
@@ -109,6 +108,8 @@ class Refits:
 
         try:
             self.width = 1e-9
+            from scipy.optimize import brentq  # takes long to load
+
             psi = float(brentq(above, inside, outer, xtol=1e-9 * self.error, rtol=1e-12, maxiter=100))
             theta, _ = self.at(psi)
         except _Lost:

@@ -27,8 +27,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from scipy.stats import norm
 
+from ..distributions import norm
 from ..errors import FlatDirection
 from ..families.laplace import Laplace
 from ..likelihood import Information, Objective

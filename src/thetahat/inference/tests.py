@@ -28,9 +28,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import chi2, f, norm
 from torch import Tensor
 
+from ..distributions import chi2, norm
+from ..distributions import fisher as f
 from ..errors import BadArgument, FlatDirection, NotConverged
 from ..likelihood import Objective
 from ..likelihood.restricted import Restricted

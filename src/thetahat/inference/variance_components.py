@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 
+from ..distributions import chi2
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.base import names_of

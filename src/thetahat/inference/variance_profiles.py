@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 
+from ..distributions import chi2
 from ..errors import BadArgument, NotConverged
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..models.base import names_of

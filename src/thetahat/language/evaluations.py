@@ -249,7 +249,7 @@ def compare_samples(
 
 def _paired(asked: list[np.ndarray], unit: np.ndarray, level: float) -> Settings:
     """One row of the table: the scores of both models, each (questions, seeds), and the cluster of each question."""
-    from scipy.stats import t
+    from ..distributions import student as t
 
     codes = np.unique(unit, return_inverse=True)[1]
     G, n = int(codes.max()) + 1, len(codes)

@@ -38,6 +38,8 @@ from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
 from .total import total
 
+SMALL = 2**21  # rows by coefficients below which one thread sums as fast as several
+
 
 class LogLikelihood:
     """Σ_i count_i · w_i · log p(x_i | θ).
@@ -192,6 +194,11 @@ class Objective:
     @property
     def size(self) -> int:
         return sum(p.numel() for p in self.parameters())
+
+    @property
+    def small(self) -> bool:
+        """Whether one thread sums it as fast as several."""
+        return (self.rows or SMALL) * self.size < SMALL
 
     def copy(self) -> Objective:
         """The same objective with modules of its own, shared as they were between terms, priors, weights and

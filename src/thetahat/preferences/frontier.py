@@ -15,12 +15,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.devices import device_of
 from ..data.source import evaluating
+from ..distributions import student
 from ..errors import BadArgument, EmptyData
 from ..language.autoregressive import Autoregressive
 from ..language.generations import Reward, _laid_out, rewards_of

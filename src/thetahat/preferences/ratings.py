@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import norm
 
+from ..distributions import norm
 from ..errors import BadArgument
 from ..inference.covariance import project
 from ..inference.natural import own_places

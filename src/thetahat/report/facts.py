@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import t as student
 
 from ..data import Table
 from ..data.response import Response
+from ..distributions import student
 from ..errors import BadArgument, FitError, ThetahatError
 from ..evaluation.lack_of_fit import LackOfFit, lack_of_fit
 from ..families.cox import Cox
@@ -52,6 +52,7 @@ from ..protocols import (
 )
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
+from ..threads import one_thread
 from ..types import OF_SEED, ModelLike, Plain, Settings, shown_as
 from .formatting import count, join, number, plural, probability
 
@@ -238,6 +239,11 @@ def gather(
         return out
     if covariance is not None or by is not None:
         fit = fit.with_covariance(covariance, by=by)
+    with one_thread(fit.objective.small):
+        return _gathered(fit, level)
+
+
+def _gathered(fit: Fit, level: float) -> Facts:
     table, without = errors_of(fit, level)
     network = is_network(fit)
     lines = [] if network else lines_of(fit, table)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import altair as alt
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
 
+from ..distributions import chi2
 from ..evaluation.group_residuals import residuals_by_group, standardised_modes
 from ..printable import printable
 from ..types import Chart

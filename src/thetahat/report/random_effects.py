@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import altair as alt
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
+from ..distributions import norm
 from ..errors import ThetahatError
 from ..models.latent import LatentModel
 from ..models.mixed import Mixed

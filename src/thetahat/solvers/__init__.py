@@ -55,8 +55,10 @@ def optimise(
     Returns the objective at θ̂, of modules that nobody else has, the certificate and the trace. The objective
     given stays as it is.
     """
-    # one thread from the start to the certificate: to wake the others between two evaluations costs more than these
-    with one_thread(isinstance(solver, Steered) and (objective.rows or FEW) < FEW):
+    # one thread from the start to the certificate: to wake the others between two evaluations costs more than these, and
+    # on a machine with other work much more
+    mixed = isinstance(solver, Steered) and (objective.rows or FEW) < FEW
+    with one_thread(mixed or (isinstance(solver, (Newton, ClosedForm)) and objective.small)):
         return _optimised(objective, solver, watch)
 
 

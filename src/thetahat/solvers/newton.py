@@ -34,6 +34,7 @@ from ..models.taylor import Taylor
 from ..protocols import WantsBlocks, is_concave, taylor_of
 from ..types import ObjectiveLike
 from .certificate import Certificate
+from .surrogate import corrected, held
 
 CRAWL, CRAWLED = 25, 1e-2  # steps without a decrement, and the nats that they have to gain together
 PATIENCE, GAIN = 100, 1e-4  # steps, and the nats that they have to gain together: a solver that gains goes on
@@ -177,6 +178,13 @@ class Newton:
         if state.pairs and state.decrement > (0.5 if state.borrowed else 0.3) * state.previous:
             state = self.refreshed(objective, state)  # the kept information no longer steers well
         d, predicted = self._direction(state)
+        sample = None if state.borrowed or state.pairs else held(objective)
+        if (
+            sample is not None
+            and state.factor is not None
+            and float((d * state.scale).norm()) <= 0.5 * state.radius
+        ):
+            d = corrected(objective, sample, state.theta, state.information, state.factor, d)
         # far from the maximum J changes too much along the step for the old one to steer the next: it is
         # summed anew in the same pass. A subsample's steers on only where J costs p gradients
         dear = state.borrowed and taylor_of(objective.model) is None
