@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <thread>
 #include <vector>
@@ -11,10 +12,8 @@
 #include <dlfcn.h>
 #endif
 
-struct Runtime {  // the entry points of GNU's OpenMP, null where it is absent
+struct Runtime {  // the entry point of GNU's OpenMP, null where it is absent
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
-  int (*number)() = nullptr;
-  int (*size)() = nullptr;
 
   static const Runtime& loaded() {
     static const Runtime runtime;
@@ -24,22 +23,13 @@ struct Runtime {  // the entry points of GNU's OpenMP, null where it is absent
  private:
   Runtime() {
 #ifdef __linux__
-    find(parallel, "GOMP_parallel");
-    find(number, "omp_get_thread_num");
-    find(size, "omp_get_num_threads");
-    if (!number || !size) parallel = nullptr;
-#endif
-  }
-
-  template <class Function>
-  static void find([[maybe_unused]] Function& function, [[maybe_unused]] const char* name) {
-#ifdef __linux__
-    function = reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
+    parallel = reinterpret_cast<decltype(parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
 #endif
   }
 };
 
-// work(0) … work(parts - 1), each once, on at most so many threads
+// work(0) … work(parts - 1), each once, on at most so many threads. A thread takes the next part as it becomes free: where another
+// process has one of the cores, the others do more
 template <class Work>
 void in_threads(int64_t parts, int threads, Work work) {
   if (parts < threads) threads = int(parts);
@@ -49,16 +39,17 @@ void in_threads(int64_t parts, int threads, Work work) {
   }
   struct Share {
     Work& work;
-    int64_t parts;
-    void of(int k, int team) const { for (int64_t p = k; p < parts; p += team) work(p); }
+    const int64_t parts;
+    std::atomic<int64_t> next{0};
+    void take() { for (int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < parts;) work(p); }
   } share{work, parts};
   if (Runtime::loaded().parallel) {
-    const auto own = [](void* all) { static_cast<Share*>(all)->of(Runtime::loaded().number(), Runtime::loaded().size()); };
+    const auto own = [](void* all) { static_cast<Share*>(all)->take(); };
     Runtime::loaded().parallel(own, &share, unsigned(threads), 0);
     return;
   }
   std::vector<std::thread> others;
-  for (int k = 1; k < threads; k++) others.emplace_back([&share, k, threads] { share.of(k, threads); });
-  share.of(0, threads);
+  for (int k = 1; k < threads; k++) others.emplace_back([&share] { share.take(); });
+  share.take();
   for (auto& each : others) each.join();
 }
