@@ -154,11 +154,10 @@ def lack_of_fit(model: ModelLike, source: Source) -> LackOfFit:
 
 
 def _saturated(model: ModelLike, source: Source, whole: Batch, target: str) -> LackOfFit:
-    found = score(model, source)
     given = _predictors(whole, target)
     both = codes(np.stack([given, codes(whole[target].numpy())], 1))
-    c = found.count.numpy()
-    n, cells, groups = found.n, np.bincount(both, c), np.bincount(given, c)
+    c = whole.count.numpy().astype(np.float64)
+    n, cells, groups = float(c.sum()), np.bincount(both, c), np.bincount(given, c)
     pairs, levels = int((cells > 0).sum()), int((groups > 0).sum())
     if n < CELL * pairs:
         raise BadArgument(
@@ -166,6 +165,7 @@ def _saturated(model: ModelLike, source: Source, whole: Batch, target: str) -> L
             "their shares tell nothing. "
             f"Wanted: {CELL} rows a pair."
         )
+    found = score(model, source)
     seen = c > 0
     surprise = np.log(groups[given[seen]]) - np.log(cells[both[seen]])
     entropy = float((c[seen] * surprise).sum() / n)
