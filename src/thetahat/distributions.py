@@ -57,7 +57,8 @@ class student:
 
     @staticmethod
     def ppf(q: ArrayLike, df: ArrayLike) -> Numbers:
-        out: Numbers = special.stdtrit(df, q)
+        # scipy.special gives +∞ at q = 0
+        out: Numbers = np.copysign(special.stdtrit(df, q), np.subtract(q, 0.5))
         return out
 
 
