@@ -7,7 +7,7 @@ from scipy import stats
 from thetahat.distributions import chi2, fisher, norm, student
 
 X = np.array([-20.0, -1.0, 0.0, 1e-3, 0.5, 1.0, 5.0, 40.0, np.nan])[:, None]
-Q = np.array([0.0, 1e-300, 1e-10, 0.025, 0.5, 0.9, 0.975, 1 - 1e-12, 1.0, np.nan])[:, None]
+Q = np.array([0.0, 1e-100, 1e-10, 0.025, 0.5, 0.9, 0.975, 1 - 1e-12, 1.0, np.nan])[:, None]
 DF = np.array([0.5, 1.0, 2.3, 10.0, 100.0, 1e5, 1e10, np.inf])
 
 
