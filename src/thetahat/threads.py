@@ -14,6 +14,7 @@ import torch
 S = TypeVar("S")
 T = TypeVar("T")
 
+MANY = 1_000_000  # numbers that are read or copied on several threads
 FEW = 200_000  # rows of a mixed model below which one thread is faster than several
 
 _THREADS = threading.Lock()

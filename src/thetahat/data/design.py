@@ -23,6 +23,7 @@ from formulaic.errors import DataMismatchWarning
 from formulaic.parser.types import Factor, Term
 
 from ..errors import BadFormula, DataError, UnknownLevel, WrongType
+from ..threads import MANY, in_threads
 from ..types import Level, Levels, Plain
 from .arrow import STREAM_ROWS
 from .columns import is_categorical, level_codes, numeric_column, stray_cells
@@ -230,13 +231,25 @@ class Design:
                 if parts
                 else plain
             )
-        own = stack([numeric_column(frame, name) for name in self.numeric])
+        own = self._numeric_columns(frame)
         if self.dense is None:
             return own
         made = evaluate(self.dense, frame, self.formula, self.functions)
         made = made[:, 1:] if self.dense_has_intercept else made
         made = np.ascontiguousarray((made if self.dense_kept is None else made[:, list(self.dense_kept)]).T)
         return made if not self.numeric else np.concatenate([own, made])
+
+    def _numeric_columns(self, frame: pd.DataFrame) -> np.ndarray:
+        """(numeric, n): where they lie, if they are float64; of others each is converted where it is to be."""
+        if all(frame[name].dtype == np.float64 for name in self.numeric):
+            return stack([frame[name].to_numpy() for name in self.numeric])
+        out = np.empty((len(self.numeric), len(frame)))
+
+        def fill(pair: tuple[np.ndarray, str]) -> None:
+            pair[0][:] = numeric_column(frame, pair[1])
+
+        in_threads(fill, list(zip(out, self.numeric, strict=True)), out.size > MANY)
+        return out
 
     @property
     def dense_has_intercept(self) -> bool:
@@ -381,7 +394,9 @@ def stack(columns: Sequence[np.ndarray]) -> np.ndarray:
         if gap >= 8 * shape[1] or columns[0].strides[0] >= 8 * shape[0]:
             owners = list({id(each): each for each in map(keep, columns)}.values())
             return np.asarray(_Window(address[0], shape, (gap, columns[0].strides[0]), owners))
-    return np.stack(columns)
+    out = np.empty((len(columns), len(columns[0])))
+    in_threads(lambda pair: np.copyto(*pair), list(zip(out, columns, strict=True)), out.size > MANY)
+    return out
 
 
 # ---- what formulaic makes ----------------------------------------------------------------------------------

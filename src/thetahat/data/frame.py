@@ -22,7 +22,7 @@ import pyarrow.parquet
 
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile, UnknownColumn, WrongType
 from ..files import usable
-from ..memory import empty
+from ..threads import MANY, in_threads
 from ..types import Data, Level, Plain
 from .arrow import STREAM_ROWS, arrow_to_pandas
 from .ownership import private_columns
@@ -416,10 +416,12 @@ def _copied(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     float64 that are not private are copied once, beside each other: pandas copies a selection, and then again where it joins its
     blocks."""
     private = private_columns(frame)
-    floats = [name for name in names if frame.dtypes[name] == np.float64 and name not in private]
-    block = empty(len(floats), len(frame)).numpy()
-    for row, name in zip(block, floats, strict=True):
-        row[:] = frame[name].to_numpy()
+    dtypes, asked = frame.dtypes, set(names)
+    # in the frame's order, which most formulas have: what lies evenly spaced is read where it lies (`design.stack`)
+    floats = [n for n in frame.columns if n in asked and dtypes[n] == np.float64 and n not in private]
+    block = np.empty((len(floats), len(frame)))
+    pairs = [(row, frame[name].to_numpy()) for row, name in zip(block, floats, strict=True)]
+    in_threads(lambda pair: np.copyto(*pair), pairs, block.size > MANY)
     made = dict(zip(floats, block, strict=True))
     if not private & set(names):
         out = pd.DataFrame(block.T, columns=floats, index=frame.index, copy=False)

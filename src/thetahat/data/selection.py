@@ -18,14 +18,13 @@ import pandas as pd
 
 from ..errors import BadArgument, BadWeights, EmptyData, NotFinite
 from ..kernels import compiled
-from ..threads import in_threads
+from ..threads import MANY, in_threads
 from ..types import Plain, Settings
 from .arrow import STREAM_ROWS
 from .columns import numeric_column
 from .frame import Frame, T
 from .source import ALL_ZERO
 
-MANY = 1_000_000  # numbers that are looked through on several threads
 SAMPLE = 5000  # rows of an engine that come here, to learn types and structure from, and a start
 
 

@@ -91,9 +91,11 @@ class Support:
         return self.integer and (self.low, self.high) == (0.0, 1.0)
 
     def contains(self, y: Tensor) -> Tensor:
-        above = (y >= self.low) if self.closed[0] else (y > self.low)
-        below = (y <= self.high) if self.closed[1] else (y < self.high)
-        inside = above & below & torch.isfinite(y)
+        if self.binary:
+            return (y == 0.0) | (y == 1.0)
+        above = (y >= self.low) if self.closed[0] and math.isfinite(self.low) else (y > self.low)
+        below = (y <= self.high) if self.closed[1] and math.isfinite(self.high) else (y < self.high)
+        inside = above & below  # so that neither NaN nor infinity is
         return inside & (y == torch.floor(y)) if self.integer else inside
 
     def __str__(self) -> str:
