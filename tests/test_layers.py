@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "thetahat"
 
 # Later may import earlier. `fit` conducts; `__init__` only gathers names.
-ORDER = "types printable notebook errors memory threads products kernels defaults protocols files data families made".split()
+ORDER = "types printable notebook errors allocation memory threads products kernels defaults protocols files data families made".split()
 ORDER += "networks models likelihood solvers inference".split()
 FACES = [
     "report",

@@ -30,6 +30,7 @@ from ..protocols import dimensions_of
 from ..types import ModelLike
 from .bound import Bound
 from .labels import Label, check_classes, check_guidance, check_network, labels
+from .nearest_levels import log_mass, near
 from .samplers import sample
 from .schedule import SCHEDULES, Cosine, Linear, Schedule
 
@@ -170,6 +171,10 @@ class Diffusion(Bound):
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64), persistent=levels is None)
         if not bool((self.scale > 0).all()):
             raise BadArgument(f"scale={scale}: it is positive.")
+        # of a schedule that is learnt λ_0 moves, and all levels are summed
+        self.near = (
+            None if levels is None or self.schedule.learned else near(float(self.schedule.high), levels)
+        )
         self.measure = "density" if levels is None else "mass"
         self.dimensions = dimensions_of(network) if dimensions is None else dimensions
 
@@ -350,6 +355,8 @@ class Diffusion(Bound):
         if self.levels is None:
             return (0.5 * x.shape[1] * (high - 1 - math.log(2 * math.pi))).expand(len(x))
         ratio = x + torch.exp(-high / 2) * epsilon  # z_0/α_0
+        if self.near is not None:
+            return log_mass(y, ratio, high, self.values(), self.near).sum(1)
         rows = max(1, HELD // (x.shape[1] * self.levels))
         at = y.long().clamp(0, self.levels - 1)
         return torch.cat(
