@@ -24,7 +24,7 @@ static int level = best();
 #define CALL(FUNCTION, ...) baseline::FUNCTION(__VA_ARGS__)
 #endif
 
-PUBLIC int thetahat_version() { return 3; }  // of these functions' arguments
+PUBLIC int thetahat_version() { return 4; }  // of these functions' arguments
 PUBLIC int thetahat_level() { return level; }
 PUBLIC void thetahat_set_level(int wanted) { level = wanted < best() ? wanted : best(); }  // for the tests
 
@@ -59,4 +59,13 @@ PUBLIC void thetahat_row_dots(int64_t levels, const int64_t* left_start, const i
 PUBLIC void thetahat_table(int64_t n, const double* x, double width, double first, int64_t degree, int64_t functions,
                            const double* coefficients, double* out, int threads) {
   CALL(table, n, x, width, first, degree, functions, coefficients, out, threads);
+}
+PUBLIC void thetahat_convolve(int64_t rows, int64_t height, int64_t width, int64_t channels, int64_t outputs, int64_t size,
+                              const double* kernel, const double* in, double* out, int threads) {
+  CALL(convolve, rows, height, width, channels, outputs, size, kernel, in, out, threads);
+}
+// past null: nothing is added
+PUBLIC void thetahat_normalised(int64_t rows, int64_t images, int64_t places, int64_t channels, int64_t groups, const double* factor,
+                                const double* n, const double* inverse, const double* past, double* slope, int threads) {
+  CALL(normalised, rows, images, places, channels, groups, factor, n, inverse, past, slope, threads);
 }

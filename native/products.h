@@ -45,6 +45,9 @@ struct Output {         // A + A' - diag(A) is the block of what is kept
                 const double*, int64_t, double*, int);                                                                      \
   double fused(const Design&, int, const double*, const double*, const double*, int64_t, double*, const Output*, double*, int); \
   void table(int64_t, const double*, double, double, int64_t, int64_t, const double*, double*, int);                        \
+  void convolve(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, const double*, const double*, double*, int);          \
+  void normalised(int64_t, int64_t, int64_t, int64_t, int64_t, const double*, const double*, const double*, const double*,  \
+                  double*, int);                                                                                            \
   }
 DECLARE(baseline)
 DECLARE(avx2)

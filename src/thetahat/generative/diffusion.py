@@ -208,8 +208,11 @@ class Diffusion(Bound):
         label
             (n,) of a model with classes, 0 … C − 1; None: no class
         """
+        return self.shared(z, log_snr, self._out(z, log_snr, label))
+
+    def shared(self, z: Tensor, log_snr: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """(x̂, ε̂), (n, d) each, of what the network gave."""
         alpha, sigma = signal(log_snr[:, None]), noise(log_snr[:, None])
-        out = self._out(z, log_snr, label)
         if self.predict == "epsilon":
             return (z - sigma * out) / alpha, out
         if self.predict == "v":
@@ -259,10 +262,7 @@ class Diffusion(Bound):
         return denoised
 
     def _out(self, z: Tensor, log_snr: Tensor, label: Tensor | None) -> Tensor:
-        if self.classes is None:
-            out = self.network(z, log_snr)
-        else:
-            out = self.network(z, log_snr, self._no_class(z) if label is None else label)
+        out = self.network(*self.inputs(z, log_snr, label))
         n, d = z.shape
         shapes = ((n, d),) if self.predict != "levels" else ((n, d * (self.levels or 0)), (n, d, self.levels))
         if tuple(out.shape) not in shapes:
@@ -273,6 +273,12 @@ class Diffusion(Bound):
             )
         found: Tensor = out
         return found
+
+    def inputs(self, z: Tensor, log_snr: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
+        """What the network is called with."""
+        if self.classes is None:
+            return z, log_snr
+        return z, log_snr, self._no_class(z) if label is None else label
 
     def _no_class(self, z: Tensor) -> Tensor:
         if self.drop_label == 0:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..errors import BadArgument
 from .denoiser import _Level, _linear
 from .labels import check_classes
+from .unet_slopes import diagonal, possible
 
 GROUPS = 4
 
@@ -146,6 +147,14 @@ class UNet(nn.Module):
             return found
         found = out.unflatten(1, (self.colours, self.outputs)).movedim(2, -1).reshape(n, -1, self.outputs)
         return found
+
+    def jacobian_diagonal(
+        self, z: Tensor, log_snr: Tensor, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """f(z, λ) and ∂f_j/∂z_j, (n, d) each, for the exact trace of a probability flow (`protocols.HasJacobianDiagonal`).
+        None: of a network that was changed, in training, not in float64 on the CPU, or without the compiled layers."""
+        kinds = (UNet, _Block, _Level, nn.Conv2d, nn.Linear, nn.Embedding, nn.ModuleList)
+        return diagonal(self, z, log_snr, label, GROUPS) if possible(self, kinds) else None
 
 
 class _Block(nn.Module):

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-VERSION = 3  # of the functions' arguments: a library of another one is not called
+VERSION = 4  # of the functions' arguments: a library of another one is not called
 FAMILIES = {"bernoulli": 0, "poisson": 1}  # whose value, score and curvature are compiled too
 NARROW = 64  # levels of a term above which it is wide (products.cpp has the same)
 FEW = 20_000  # rows below which threads cost more than they bring
@@ -111,6 +111,8 @@ def library() -> ctypes.CDLL | None:
         *2 * [_pointer],
         _int,
     ]
+    found.thetahat_convolve.argtypes = [*6 * [_whole], *3 * [_pointer], _int]
+    found.thetahat_normalised.argtypes = [*5 * [_whole], *5 * [_pointer], _int]
     return found
 
 
