@@ -22,6 +22,9 @@ constexpr int64_t SIDE = 16;               // outputs of a block of the kernel, 
 constexpr int64_t HELD = LANES == 8 ? 16 : 8;   // outputs whose sums are held in registers
 constexpr int64_t TILE = LANES == 8 ? 8 : 4;    // places whose sums are
 
+static inline Vector& at(double* x) { return *reinterpret_cast<Vector*>(x); }
+static inline const Vector& at(const double* x) { return *reinterpret_cast<const Vector*>(x); }
+
 // the sums of TILE places by HELD outputs
 template <int64_t V, int64_t SIZE>
 static inline void tile(const double* const* place, int64_t width, int64_t channels, const double* kernel, Vector (*sum)[V]) {
@@ -35,6 +38,28 @@ static inline void tile(const double* const* place, int64_t width, int64_t chann
 #pragma GCC unroll 8
       for (int64_t t = 0; t < TILE; t++)
         for (int64_t v = 0; v < V; v++) sum[t][v] += place[t][row + c] * w[v];
+    }
+  }
+}
+
+// all places by V vectors of outputs, of which `many` are written, each `stride` after the one before
+template <int64_t V, int64_t SIZE>
+static inline void block_of(const double* image, int64_t wide, int64_t width, int64_t places, int64_t channels, int64_t many,
+                            const double* kernel, double* out, int64_t stride) {
+  for (int64_t p = 0; p < places; p += TILE) {
+    const double* place[TILE];
+    for (int64_t t = 0; t < TILE; t++) {
+      const int64_t q = std::min(p + t, places - 1);
+      place[t] = image + (q / width * wide + q % width) * channels;
+    }
+    Vector sum[TILE][V];
+    tile<V, SIZE>(place, wide, channels, kernel, sum);
+    for (int64_t t = 0; t < std::min(TILE, places - p); t++) {
+      double* to = out + (p + t) * stride;
+      if (many == V * WIDE)
+        for (int64_t v = 0; v < V; v++) *reinterpret_cast<Vector*>(to + v * WIDE) = sum[t][v];
+      else
+        for (int64_t k = 0; k < many; k++) to[k] = sum[t][k / WIDE][k % WIDE];
     }
   }
 }
@@ -55,22 +80,10 @@ static void convolved(int64_t rows, int64_t height, int64_t width, int64_t chann
       }
       for (int64_t o = 0; o < outputs; o += HELD) {
         const double* own = kernel + o / SIDE * block + o % SIDE;
-        for (int64_t p = 0; p < places; p += TILE) {
-          const double* place[TILE];
-          for (int64_t t = 0; t < TILE; t++) {
-            const int64_t q = std::min(p + t, places - 1);
-            place[t] = image + (q / width * wide + q % width) * channels;
-          }
-          Vector sum[TILE][V];
-          tile<V, SIZE>(place, wide, channels, own, sum);
-          for (int64_t t = 0; t < std::min(TILE, places - p); t++) {
-            double* to = out + (r * places + p + t) * outputs + o;
-            if (o + HELD <= outputs)
-              for (int64_t v = 0; v < V; v++) *reinterpret_cast<Vector*>(to + v * WIDE) = sum[t][v];
-            else
-              for (int64_t k = 0; k < outputs - o; k++) to[k] = sum[t][k / WIDE][k % WIDE];
-          }
-        }
+        if (outputs - o > WIDE)
+          block_of<V, SIZE>(image, wide, width, places, channels, std::min(outputs - o, HELD), own, out + r * places * outputs + o, outputs);
+        else  // a vector is enough
+          block_of<1, SIZE>(image, wide, width, places, channels, outputs - o, own, out + r * places * outputs + o, outputs);
       }
     }
   });
@@ -88,32 +101,39 @@ void normalised(int64_t rows, int64_t images, int64_t places, int64_t channels, 
   const double mean = 1.0 / double(places * each);
   constexpr int64_t PART = 4;
   in_threads((rows + PART - 1) / PART, threads, [&](int64_t part) {
-    std::vector<double> sums(2 * channels);
-    double *one = sums.data(), *two = sums.data() + channels;
+    std::vector<double> sums(3 * channels);
+    double *one = sums.data(), *two = one + channels, *scale = two + channels;
+    const int64_t vectors = channels / WIDE * WIDE;
     for (int64_t r = part * PART; r < std::min(rows, (part + 1) * PART); r++) {
       const double *f = factor + r % images * size, *m = n + r % images * size, *s = inverse + r % images * groups;
       double* g = slope + r * size;
       const double* beside = past ? past + r * size : nullptr;
-      std::fill(sums.begin(), sums.end(), 0.0);
-      for (int64_t p = 0; p < size; p += channels)
-#pragma omp simd
-        for (int64_t c = 0; c < channels; c++) {
-          const double here = g[p + c] * f[p + c];
-          g[p + c] = here;
-          one[c] += here;
-          two[c] += here * m[p + c];
+      for (int64_t c = 0; c < vectors; c += WIDE) {
+        Vector a = {}, b = {};
+        for (int64_t i = c; i < size; i += channels) {
+          const Vector here = at(g + i) * at(f + i);
+          at(g + i) = here, a += here, b += here * at(m + i);
         }
+        at(one + c) = a, at(two + c) = b;
+      }
+      for (int64_t c = vectors; c < channels; c++) {
+        one[c] = two[c] = 0.0;
+        for (int64_t i = c; i < size; i += channels) g[i] *= f[i], one[c] += g[i], two[c] += g[i] * m[i];
+      }
       for (int64_t k = 0; k < groups; k++) {
         double a = 0.0, b = 0.0;
         for (int64_t c = k * each; c < (k + 1) * each; c++) a += one[c], b += two[c];
-        for (int64_t c = k * each; c < (k + 1) * each; c++) one[c] = a * mean, two[c] = b * mean;
+        for (int64_t c = k * each; c < (k + 1) * each; c++) one[c] = a * mean * s[k], two[c] = b * mean * s[k], scale[c] = s[k];
       }
-      for (int64_t p = 0; p < size; p += channels)
-        for (int64_t k = 0; k < groups; k++)
-#pragma omp simd
-          for (int64_t c = k * each; c < (k + 1) * each; c++) g[p + c] = (g[p + c] - one[c] - m[p + c] * two[c]) * s[k];
-      if (beside)
-        for (int64_t i = 0; i < size; i++) g[i] += beside[i];
+      for (int64_t c = 0; c < vectors; c += WIDE) {
+        const Vector a = at(one + c), b = at(two + c), d = at(scale + c);
+        if (beside)
+          for (int64_t i = c; i < size; i += channels) at(g + i) = at(g + i) * d - a - at(m + i) * b + at(beside + i);
+        else
+          for (int64_t i = c; i < size; i += channels) at(g + i) = at(g + i) * d - a - at(m + i) * b;
+      }
+      for (int64_t c = vectors; c < channels; c++)
+        for (int64_t i = c; i < size; i += channels) g[i] = g[i] * scale[c] - one[c] - m[i] * two[c] + (beside ? beside[i] : 0.0);
     }
   });
 }
