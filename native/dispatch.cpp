@@ -69,3 +69,12 @@ PUBLIC void thetahat_normalised(int64_t rows, int64_t images, int64_t places, in
                                 const double* n, const double* inverse, const double* past, double* slope, int threads) {
   CALL(normalised, rows, images, places, channels, groups, factor, n, inverse, past, slope, threads);
 }
+PUBLIC void thetahat_activate(int64_t images, int64_t places, int64_t channels, int64_t groups, const float* h, const float* s,
+                              const float* b, float* y, float* mean, float* inverse, int threads) {
+  CALL(activate, images, places, channels, groups, h, s, b, y, mean, inverse, threads);
+}
+PUBLIC void thetahat_activate_back(int64_t images, int64_t places, int64_t channels, int64_t groups, const float* h, const float* s,
+                                   const float* b, const float* mean, const float* inverse, const float* slope, float* dh, float* ds,
+                                   float* db, int threads) {
+  CALL(activate_back, images, places, channels, groups, h, s, b, mean, inverse, slope, dh, ds, db, threads);
+}

@@ -48,6 +48,9 @@ struct Output {         // A + A' - diag(A) is the block of what is kept
   void convolve(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, const double*, const double*, double*, int);          \
   void normalised(int64_t, int64_t, int64_t, int64_t, int64_t, const double*, const double*, const double*, const double*,  \
                   double*, int);                                                                                            \
+  void activate(int64_t, int64_t, int64_t, int64_t, const float*, const float*, const float*, float*, float*, float*, int); \
+  void activate_back(int64_t, int64_t, int64_t, int64_t, const float*, const float*, const float*, const float*,            \
+                     const float*, const float*, float*, float*, float*, int);                                              \
   }
 DECLARE(baseline)
 DECLARE(avx2)

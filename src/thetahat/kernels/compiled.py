@@ -113,6 +113,8 @@ def library() -> ctypes.CDLL | None:
     ]
     found.thetahat_convolve.argtypes = [*6 * [_whole], *3 * [_pointer], _int]
     found.thetahat_normalised.argtypes = [*5 * [_whole], *5 * [_pointer], _int]
+    found.thetahat_activate.argtypes = [*4 * [_whole], *6 * [_pointer], _int]
+    found.thetahat_activate_back.argtypes = [*4 * [_whole], *9 * [_pointer], _int]
     return found
 
 
