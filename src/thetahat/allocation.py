@@ -2,7 +2,7 @@
 
 The C library of Linux gives what lies free at the end of its heap back to the system once it is more than 128 KiB (or
 twice the largest block that was freed), and the next step gets it again a page of 4 KiB at a time, each cleared by the
-system: of a step of a diffusion of 3 × 32 × 32 pixels, whose tensors are of 2 MiB, a fifth of the time. Here it gives
+system: of a step of a diffusion of 3 × 32 × 32 pixels, whose tensors are of 2 MiB, a quarter of the time. Here it gives
 back what is free beyond 1 GiB alone, as long as any run lives, and all of it once the last has ended.
 
 Blocks above 32 MiB come from the system and go back to it as before. Elsewhere (macOS, Windows, another C library), and
