@@ -32,7 +32,7 @@ from .bound import Bound
 from .labels import Label, check_classes, check_guidance, check_network, labels
 from .nearest_levels import log_mass, near
 from .samplers import sample
-from .schedule import SCHEDULES, Cosine, Linear, Schedule
+from .schedule import SCHEDULES, Cosine, Linear, Schedule, noise, signal
 
 Denoised = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (z (n, d), λ (n,)) → (x̂, ε̂), (n, d) each
 
@@ -393,16 +393,6 @@ class Diffusion(Bound):
         return sample(
             self, n, label=label, guidance=guidance, steps=steps, method=method, generator=generator
         )
-
-
-def signal(log_snr: Tensor) -> Tensor:
-    """α."""
-    return torch.sigmoid(log_snr).sqrt()
-
-
-def noise(log_snr: Tensor) -> Tensor:
-    """σ."""
-    return torch.sigmoid(-log_snr).sqrt()
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
