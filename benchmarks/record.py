@@ -89,6 +89,8 @@ BENCHMARKS = {
     "distributional": Benchmark("{table} --ngboost {ngboost}", 60, page="distributional.md"),
     # beside a bare loop, a lower bound, or published figures
     "steps": Benchmark("9", 20, page="steps.md"),
+    "diffusion_steps": Benchmark("7", 5, "1 2", page="diffusion_steps.md"),
+    "exact_trace": Benchmark("7", 5, page="exact_trace.md"),
     "startup": Benchmark("", 2),
     "streaming": Benchmark("--rows 20000000", 30, "--rows 20000 --check", page="streaming.md"),
     "gpt": Benchmark("{text} --results {out}/gpt.md", 20),

@@ -24,7 +24,7 @@ static int level = best();
 #define CALL(FUNCTION, ...) baseline::FUNCTION(__VA_ARGS__)
 #endif
 
-PUBLIC int thetahat_version() { return 4; }  // of these functions' arguments
+PUBLIC int thetahat_version() { return 5; }  // of these functions' arguments
 PUBLIC int thetahat_level() { return level; }
 PUBLIC void thetahat_set_level(int wanted) { level = wanted < best() ? wanted : best(); }  // for the tests
 
@@ -62,4 +62,22 @@ PUBLIC void thetahat_finite(int64_t n, const double* const* column, int64_t colu
 PUBLIC void thetahat_table(int64_t n, const double* x, double width, double first, int64_t degree, int64_t functions,
                            const double* coefficients, double* out, int threads) {
   CALL(table, n, x, width, first, degree, functions, coefficients, out, threads);
+}
+PUBLIC void thetahat_convolve(int64_t rows, int64_t height, int64_t width, int64_t channels, int64_t outputs, int64_t size,
+                              const double* kernel, const double* in, double* out, int threads) {
+  CALL(convolve, rows, height, width, channels, outputs, size, kernel, in, out, threads);
+}
+// past null: nothing is added
+PUBLIC void thetahat_normalised(int64_t rows, int64_t images, int64_t places, int64_t channels, int64_t groups, const double* factor,
+                                const double* n, const double* inverse, const double* past, double* slope, int threads) {
+  CALL(normalised, rows, images, places, channels, groups, factor, n, inverse, past, slope, threads);
+}
+PUBLIC void thetahat_activate(int64_t images, int64_t places, int64_t channels, int64_t groups, const float* h, const float* s,
+                              const float* b, float* y, float* mean, float* inverse, int threads) {
+  CALL(activate, images, places, channels, groups, h, s, b, y, mean, inverse, threads);
+}
+PUBLIC void thetahat_activate_back(int64_t images, int64_t places, int64_t channels, int64_t groups, const float* h, const float* s,
+                                   const float* b, const float* mean, const float* inverse, const float* slope, float* dh, float* ds,
+                                   float* db, int threads) {
+  CALL(activate_back, images, places, channels, groups, h, s, b, mean, inverse, slope, dh, ds, db, threads);
 }

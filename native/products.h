@@ -46,6 +46,12 @@ struct Output {         // A + A' - diag(A) is the block of what is kept
   double fused(const Design&, int, const double*, const double*, const double*, int64_t, double*, const Output*, double*, int); \
   void finite(int64_t, const double* const*, int64_t, uint8_t*, int);                                                      \
   void table(int64_t, const double*, double, double, int64_t, int64_t, const double*, double*, int);                        \
+  void convolve(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, const double*, const double*, double*, int);          \
+  void normalised(int64_t, int64_t, int64_t, int64_t, int64_t, const double*, const double*, const double*, const double*,  \
+                  double*, int);                                                                                            \
+  void activate(int64_t, int64_t, int64_t, int64_t, const float*, const float*, const float*, float*, float*, float*, int); \
+  void activate_back(int64_t, int64_t, int64_t, int64_t, const float*, const float*, const float*, const float*,            \
+                     const float*, const float*, float*, float*, float*, int);                                              \
   }
 DECLARE(baseline)
 DECLARE(avx2)

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "thetahat"
 
 # Later may import earlier. `fit` conducts; `__init__` only gathers names.
-ORDER = "types printable notebook errors memory threads distributions products kernels defaults protocols files data families made".split()
-ORDER += "networks models likelihood solvers inference".split()
+ORDER = "types printable notebook errors allocation memory threads distributions products kernels defaults protocols files data".split()
+ORDER += "families made networks models likelihood solvers inference".split()
 FACES = [
     "report",
     "io",

@@ -1229,6 +1229,30 @@ class HasContext(Protocol):
 
 
 @runtime_checkable
+class HasJacobianDiagonal(Protocol):
+    """A network of vectors, (z (n, d), λ (n,)) → f (n, d), that knows ∂f_j/∂z_j. `generative.ProbabilityFlow` asks, for its
+    exact trace; else automatic differentiation takes d slopes.
+
+    `jacobian_diagonal(z, log_snr, label)` returns f(z, λ) and ∂f_j/∂z_j, (n, d) each; a network with classes is given the
+    label. None: not here, and automatic differentiation is taken.
+
+    Examples
+    --------
+    >>> class Cubic(torch.nn.Module):
+    ...     def forward(self, z, log_snr):
+    ...         return z**3
+    ...     def jacobian_diagonal(self, z, log_snr, label=None):
+    ...         return z**3, 3 * z**2
+    >>> isinstance(Cubic(), HasJacobianDiagonal)
+    True
+    """
+
+    def jacobian_diagonal(
+        self, z: Tensor, log_snr: Tensor, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | None: ...
+
+
+@runtime_checkable
 class NamesOutput(Protocol):
     """A network that says which map leads to the vocabulary, as those of transformers do. `language.add_lora` asks, which
     leaves that map out of "all-linear".

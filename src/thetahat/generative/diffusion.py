@@ -30,8 +30,9 @@ from ..protocols import dimensions_of
 from ..types import ModelLike
 from .bound import Bound
 from .labels import Label, check_classes, check_guidance, check_network, labels
+from .nearest_levels import log_mass, near
 from .samplers import sample
-from .schedule import SCHEDULES, Cosine, Linear, Schedule
+from .schedule import SCHEDULES, Cosine, Linear, Schedule, noise, signal
 
 Denoised = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (z (n, d), λ (n,)) → (x̂, ε̂), (n, d) each
 
@@ -170,6 +171,10 @@ class Diffusion(Bound):
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64), persistent=levels is None)
         if not bool((self.scale > 0).all()):
             raise BadArgument(f"scale={scale}: it is positive.")
+        # of a schedule that is learnt λ_0 moves, and all levels are summed
+        self.near = (
+            None if levels is None or self.schedule.learned else near(float(self.schedule.high), levels)
+        )
         self.measure = "density" if levels is None else "mass"
         self.dimensions = dimensions_of(network) if dimensions is None else dimensions
 
@@ -203,8 +208,11 @@ class Diffusion(Bound):
         label
             (n,) of a model with classes, 0 … C − 1; None: no class
         """
+        return self.shared(z, log_snr, self._out(z, log_snr, label))
+
+    def shared(self, z: Tensor, log_snr: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """(x̂, ε̂), (n, d) each, of what the network gave."""
         alpha, sigma = signal(log_snr[:, None]), noise(log_snr[:, None])
-        out = self._out(z, log_snr, label)
         if self.predict == "epsilon":
             return (z - sigma * out) / alpha, out
         if self.predict == "v":
@@ -254,10 +262,7 @@ class Diffusion(Bound):
         return denoised
 
     def _out(self, z: Tensor, log_snr: Tensor, label: Tensor | None) -> Tensor:
-        if self.classes is None:
-            out = self.network(z, log_snr)
-        else:
-            out = self.network(z, log_snr, self._no_class(z) if label is None else label)
+        out = self.network(*self.inputs(z, log_snr, label))
         n, d = z.shape
         shapes = ((n, d),) if self.predict != "levels" else ((n, d * (self.levels or 0)), (n, d, self.levels))
         if tuple(out.shape) not in shapes:
@@ -268,6 +273,12 @@ class Diffusion(Bound):
             )
         found: Tensor = out
         return found
+
+    def inputs(self, z: Tensor, log_snr: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
+        """What the network is called with."""
+        if self.classes is None:
+            return z, log_snr
+        return z, log_snr, self._no_class(z) if label is None else label
 
     def _no_class(self, z: Tensor) -> Tensor:
         if self.drop_label == 0:
@@ -350,6 +361,8 @@ class Diffusion(Bound):
         if self.levels is None:
             return (0.5 * x.shape[1] * (high - 1 - math.log(2 * math.pi))).expand(len(x))
         ratio = x + torch.exp(-high / 2) * epsilon  # z_0/α_0
+        if self.near is not None:
+            return log_mass(y, ratio, high, self.values(), self.near).sum(1)
         rows = max(1, HELD // (x.shape[1] * self.levels))
         at = y.long().clamp(0, self.levels - 1)
         return torch.cat(
@@ -380,16 +393,6 @@ class Diffusion(Bound):
         return sample(
             self, n, label=label, guidance=guidance, steps=steps, method=method, generator=generator
         )
-
-
-def signal(log_snr: Tensor) -> Tensor:
-    """α."""
-    return torch.sigmoid(log_snr).sqrt()
-
-
-def noise(log_snr: Tensor) -> Tensor:
-    """σ."""
-    return torch.sigmoid(-log_snr).sqrt()
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -24,10 +24,10 @@ from ..data.batch import Batch
 from ..data.devices import device_of, widest
 from ..errors import BadArgument
 from ..types import Plain
-from .diffusion import Diffusion, noise, signal
+from .diffusion import Diffusion
 from .discrete import called
 from .probability_flow import ProbabilityFlow
-from .schedule import Linear
+from .schedule import Linear, noise, signal
 
 
 class SDE(ABC):

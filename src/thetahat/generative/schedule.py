@@ -157,3 +157,13 @@ class Straight(Schedule):
 
 
 SCHEDULES = {"linear": Linear, "cosine": Cosine, "straight": Straight}
+
+
+def signal(log_snr: Tensor) -> Tensor:
+    """α."""
+    return torch.sigmoid(log_snr).sqrt()
+
+
+def noise(log_snr: Tensor) -> Tensor:
+    """σ."""
+    return torch.sigmoid(-log_snr).sqrt()

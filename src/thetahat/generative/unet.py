@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadArgument
+from ..kernels.activated import activated
 from .denoiser import _Level, _linear
 from .labels import check_classes
+from .unet_slopes import diagonal, possible
 
 GROUPS = 4
 
@@ -140,12 +142,20 @@ class UNet(nn.Module):
         h = _through(self.middle, h, e)
         for blocks, grow in zip(self.up[::-1], self.grow[::-1], strict=True):
             h = _through(blocks, F.pixel_shuffle(grow(h), 2) + kept.pop(), e)
-        out = self.out(F.silu(F.group_norm(h, GROUPS)))[..., : self.rows, : self.columns]
+        out = self.out(activated(h, GROUPS))[..., : self.rows, : self.columns]
         if self.outputs == 1:
             found: Tensor = out.reshape(n, -1)
             return found
         found = out.unflatten(1, (self.colours, self.outputs)).movedim(2, -1).reshape(n, -1, self.outputs)
         return found
+
+    def jacobian_diagonal(
+        self, z: Tensor, log_snr: Tensor, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """f(z, λ) and ∂f_j/∂z_j, (n, d) each, for the exact trace of a probability flow (`protocols.HasJacobianDiagonal`).
+        None: of a network that was changed, in training, not in float64 on the CPU, or without the compiled layers."""
+        kinds = (UNet, _Block, _Level, nn.Conv2d, nn.Linear, nn.Embedding, nn.ModuleList)
+        return diagonal(self, z, log_snr, label, GROUPS) if possible(self, kinds) else None
 
 
 class _Block(nn.Module):
@@ -156,9 +166,7 @@ class _Block(nn.Module):
         self.film = _linear(width, 2 * channels, g, torch.float32, zero=True)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        s, b = self.film(e)[:, :, None, None].chunk(2, 1)
-        a = self.one(F.silu(F.group_norm(h, GROUPS)))
-        a = F.silu(F.group_norm(a, GROUPS) * (1 + s) + b)
+        a = activated(self.one(activated(h, GROUPS)), GROUPS, *self.film(e).chunk(2, 1))
         out: Tensor = h + self.two(F.dropout(a, self.dropout, self.training))
         return out
 

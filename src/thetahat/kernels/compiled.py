@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..threads import in_threads
 
-VERSION = 4  # of the functions' arguments: a library of another one is not called
+VERSION = 5  # of the functions' arguments: a library of another one is not called
 FAMILIES = {"bernoulli": 0, "poisson": 1}  # whose value, score and curvature are compiled too
 NARROW = 64  # levels of a term above which it is wide (products.cpp has the same)
 FEW = 20_000  # rows below which threads cost more than they bring
@@ -117,6 +117,10 @@ def library() -> ctypes.CDLL | None:
         *2 * [_pointer],
         _int,
     ]
+    found.thetahat_convolve.argtypes = [*6 * [_whole], *3 * [_pointer], _int]
+    found.thetahat_normalised.argtypes = [*5 * [_whole], *5 * [_pointer], _int]
+    found.thetahat_activate.argtypes = [*4 * [_whole], *6 * [_pointer], _int]
+    found.thetahat_activate_back.argtypes = [*4 * [_whole], *9 * [_pointer], _int]
     return found
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..allocation import keep_memory
 from ..data.batch import Batch, split
 from ..data.devices import chosen
 from ..data.processes import is_shard, rank
@@ -97,6 +98,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.waiting = Waiting(self.engine.device)
+        keep_memory(self)
 
     def prefetch(self) -> None:
         """The batches of the next step on their way to an accelerator, while it computes this one; not those that
