@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels import compiled
+from ..kernels import levels
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -43,7 +43,7 @@ class SparseRows:
         return int(self.matrix.shape[0])
 
     @property
-    def rows(self) -> compiled.Rows:
+    def rows(self) -> levels.Rows:
         """Where each row begins, its columns, its values."""
         return self.matrix.indptr, self.matrix.indices, self.matrix.data
 
@@ -101,7 +101,7 @@ class SparseRows:
 
     def schur(self, A: Tensor, D: Tensor) -> Tensor:
         """A − Eᵀ D⁻¹ E, (m, m), D (L,)."""
-        return compiled.schur(A, self.rows, D)
+        return levels.schur(A, self.rows, D)
 
 
 def written_out(E: Tensor | SparseRows) -> Tensor:
@@ -112,4 +112,4 @@ def row_dots(left: Tensor | SparseRows, M: Tensor, right: Tensor | SparseRows) -
     """Σ_ij left_li M_ij right_lj, (L,)."""
     if not isinstance(left, SparseRows) or not isinstance(right, SparseRows):
         return ((left @ M) * written_out(right)).sum(1)
-    return compiled.row_dots(left.rows, M, right.rows)
+    return levels.row_dots(left.rows, M, right.rows)
