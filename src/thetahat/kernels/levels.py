@@ -68,7 +68,7 @@ class Pattern:
             dense.contiguous().data_ptr(),
             width,
             kept,
-            *map(address, (begin, order, indptr, indices, slot, fixed)),
+            *(address(a) for a in (begin, order, indptr, indices, slot, fixed)),
             threads,
         )
         self.indptr, self.indices = indptr, indices[:found].copy()
@@ -81,7 +81,10 @@ class Pattern:
         self._alive = (begin, order, indptr, slot, fixed, column)  # memory that C++ reads
         self._column = address(column)
         self._own = _Pattern(
-            *map(address, (begin, order, indptr, slot, fixed)), levels=levels, width=width, many=len(others)
+            *(address(a) for a in (begin, order, indptr, slot, fixed)),
+            levels=levels,
+            width=width,
+            many=len(others),
         )
 
     def gather(
@@ -121,7 +124,11 @@ class Patterns:
         """The pattern of `columns`, whose terms have these codes: the one found before, where they are the same tensors, unchanged."""
         same = [(id(c), c._version) for c in codes]
         seen = self._known.get(codes[0])
-        if seen is not None and seen[0] == same and all(a() is c for a, c in zip(seen[1], codes, strict=True)):
+        if (
+            seen is not None
+            and seen[0] == same
+            and all(a() is c for a, c in zip(seen[1], codes, strict=True))
+        ):
             found: Pattern = seen[2]
             return found
         made = Pattern(columns, kept, dense)

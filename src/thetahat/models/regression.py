@@ -386,7 +386,8 @@ class Regression(Model):
         """
         n, columns = len(batch), self.columns(batch)
         if columns is not None and self._fused is not None and not self.extras(batch):
-            return self._compiled_taylor(self._fused, batch, columns[0], weight, order)
+            theta = self.coefficients.detach()
+            return self._compiled_taylor(self._fused, batch, columns, weight, order, theta)
         value, score, curvature = self.row_derivatives(batch, order, columns)
         value = value.expand(n)
         gradient = torch.zeros(self.layout.size, dtype=torch.float64)
@@ -404,13 +405,33 @@ class Regression(Model):
         negative = {ab: -(c if weight is None else c * weight).expand(n) for ab, c in curvature.items()}
         return Taylor(total, gradient, self.assemble(batch, negative, precision, columns))
 
+    def squares(self, batch: Batch, weight: Tensor | None, theta: Tensor, order: int) -> Taylor:
+        """−½ Σ w (y − η)², η the first predictor, with its gradient and information: of a normal response of variance 1, without
+        its constant. What belongs to other predictors is zero."""
+        columns = self.columns(batch)
+        if columns is not None:
+            return self._compiled_taylor("squares", batch, columns, weight, order, theta)
+        first, w = self.predictors[0], torch.ones(len(batch)).double() if weight is None else weight
+        residual = batch["y"] - first.eta(batch, theta)
+        gradient = torch.zeros(self.layout.size, dtype=torch.float64)
+        first.pull(batch, w * residual, gradient)
+        k, none = range(len(self.predictors)), torch.zeros_like(w)
+        blocks = {(a, b): none if b else w for a in k for b in k if a <= b}
+        J = self.assemble(batch, blocks) if order > 1 else None
+        return Taylor(-0.5 * torch.dot(w, residual.square()), gradient, J)
+
     def _compiled_taylor(
-        self, family: str, batch: Batch, columns: compiled.Columns, weight: Tensor | None, order: int
+        self,
+        family: str,
+        batch: Batch,
+        columns: Sequence[compiled.Columns],
+        weight: Tensor | None,
+        order: int,
+        theta: Tensor,
     ) -> Taylor:
         """`taylor` in one compiled pass over the rows."""
-        sums = self._sums(batch, [columns]) if order > 1 else None
-        theta = self.coefficients.detach()
-        value, gradient = compiled.fused(columns, family, batch["y"], weight, theta, sums)
+        sums = self._sums(batch, columns) if order > 1 else None
+        value, gradient = compiled.fused(columns[0], family, batch["y"], weight, theta, sums)
         J = None if sums is None else self._information(sums)
         return Taylor(torch.tensor(value, dtype=torch.float64), gradient, J)
 

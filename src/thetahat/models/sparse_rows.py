@@ -76,12 +76,6 @@ class SparseRows:
         out.data *= np.repeat(factor.numpy(), np.diff(out.indptr))
         return SparseRows(out)
 
-    def with_column(self, at: int, values: Tensor) -> SparseRows:
-        """E with another column `at`, of which every row has a number already; values (L,)."""
-        out = self.matrix.copy()
-        out.data[out.indices == at] = values.numpy()
-        return SparseRows(out)
-
     def to(self, dtype: torch.dtype) -> SparseRows:
         """Itself: it is float64 always."""
         assert dtype == torch.float64
@@ -95,6 +89,10 @@ class SparseRows:
 
     def restricted(self, rows: Tensor, columns: Tensor) -> SparseRows:
         return SparseRows(self.matrix[rows.numpy()][:, columns.numpy()].tocsr())
+
+    def squares(self, factor: Tensor) -> Tensor:
+        """Σ_j (E_lj factor_j)², (L,), factor (m,)."""
+        return torch.from_numpy(self.matrix.power(2) @ factor.square().numpy())
 
     def dense(self) -> Tensor:
         return torch.from_numpy(self.matrix.toarray())
