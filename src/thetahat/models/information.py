@@ -19,6 +19,8 @@ from torch import Tensor
 
 from .sparse_rows import SparseRows, row_dots, written_out
 
+LARGE = 500  # coordinates of a matrix of which LAPACK's inverse is faster than torch's
+
 
 @dataclass
 class Information:
@@ -248,7 +250,13 @@ class Factor:
 
     def _inverse_small(self) -> Tensor:
         """S⁻¹."""
-        out: Tensor = torch.cholesky_inverse(self.L) / self.scale[:, None] / self.scale
+        if len(self.L) > LARGE:
+            from .blocks import dense_inverse  # brings scipy
+
+            scaled = torch.from_numpy(dense_inverse(self.L.numpy()))
+        else:
+            scaled = torch.cholesky_inverse(self.L)
+        out: Tensor = scaled.div_(self.scale[:, None]).div_(self.scale)
         return out
 
     def inverse(self) -> Tensor:

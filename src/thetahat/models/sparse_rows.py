@@ -66,15 +66,18 @@ class SparseRows:
         """factor · E; of (L, 1), a factor a row."""
         if isinstance(factor, Tensor) and factor.ndim == 2:
             return self.scaled(factor[:, 0])
-        return SparseRows(self.matrix * float(factor))
+        return self._with(self.matrix.data * float(factor))
 
     __rmul__ = __mul__
 
     def scaled(self, factor: Tensor) -> SparseRows:
         """diag(factor) E, factor (L,)."""
-        out = self.matrix.copy()
-        out.data *= np.repeat(factor.numpy(), np.diff(out.indptr))
-        return SparseRows(out)
+        return self._with(self.matrix.data * np.repeat(factor.numpy(), np.diff(self.matrix.indptr)))
+
+    def _with(self, values: np.ndarray) -> SparseRows:
+        """The same pattern, in the same memory, with other values."""
+        own = self.matrix
+        return SparseRows(type(own)((values, own.indices, own.indptr), shape=own.shape, copy=False))
 
     def to(self, dtype: torch.dtype) -> SparseRows:
         """Itself: it is float64 always."""
@@ -92,7 +95,7 @@ class SparseRows:
 
     def squares(self, factor: Tensor) -> Tensor:
         """Σ_j (E_lj factor_j)², (L,), factor (m,)."""
-        return torch.from_numpy(self.matrix.power(2) @ factor.square().numpy())
+        return self._with(self.matrix.data**2) @ factor.square()
 
     def dense(self) -> Tensor:
         return torch.from_numpy(self.matrix.toarray())
