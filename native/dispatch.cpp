@@ -24,7 +24,7 @@ static int level = best();
 #define CALL(FUNCTION, ...) baseline::FUNCTION(__VA_ARGS__)
 #endif
 
-PUBLIC int thetahat_version() { return 5; }  // of these functions' arguments
+PUBLIC int thetahat_version() { return 6; }  // of these functions' arguments
 PUBLIC int thetahat_level() { return level; }
 PUBLIC void thetahat_set_level(int wanted) { level = wanted < best() ? wanted : best(); }  // for the tests
 
@@ -43,9 +43,15 @@ PUBLIC double thetahat_fused(const Design* design, int family, const double* y, 
                              int64_t size, double* gradient, const Output* out, double* row_weight, int threads) {
   return CALL(fused, *design, family, y, count, theta, size, gradient, out, row_weight, threads);
 }
-PUBLIC int64_t thetahat_pairs(const Term* t, const Term* others, int many, int64_t n, const double* w, int64_t kept, int64_t* indptr,
-                              int32_t* indices, double* values, int threads) {
-  return CALL(pairs, *t, others, many, n, w, kept, indptr, indices, values, threads);
+PUBLIC int64_t thetahat_pattern(const Term* t, const Term* others, int many, int64_t n, const int64_t* always, int64_t width,
+                                int64_t kept, int64_t* begin, int32_t* order, int64_t* indptr, int32_t* indices, int32_t* slot,
+                                int64_t* fixed, int threads) {
+  return CALL(pattern, *t, others, many, n, always, width, kept, begin, order, indptr, indices, slot, fixed, threads);
+}
+// D null: the right is not the design of t
+PUBLIC void thetahat_gather(const Pattern* p, const Term* t, const Design* right, int first, const double* w, const int64_t* column,
+                            double* values, double* D, int threads) {
+  CALL(gather, *p, *t, *right, first, w, column, values, D, threads);
 }
 PUBLIC void thetahat_schur(int64_t levels, const int64_t* indptr, const int32_t* indices, const double* values, const double* d,
                            double* S, int64_t kept, int threads) {

@@ -25,6 +25,7 @@ constexpr int64_t APART = ROWS + 8;  // from a column of a block to the next: a 
 constexpr int64_t TILE = 4;     // columns by columns whose sums are held in registers
 constexpr int64_t NARROW = 64;  // levels of a term whose products are summed like those of columns
 constexpr int64_t PARTS = 32;   // of the rows, each with sums of its own
+constexpr int64_t FEWEST = 8;   // of them, where the rows are many
 constexpr int64_t MOST = 1 << 22;  // numbers that the sums of all parts may take together
 
 typedef double Vector __attribute__((vector_size(LANES * 8), aligned(8)));
@@ -231,14 +232,17 @@ struct Layout {
   std::vector<int64_t> at;     // of each term's reference level among the rows
   std::vector<bool> wide;      // of each term
   std::vector<int64_t> place;  // of each row in A; NOWHERE: a reference level; GONE - k: row k of what is eliminated
-  static constexpr int64_t NOWHERE = -1, GONE = -2;
+  static constexpr int64_t NOWHERE = -1, GONE = -2, ABSENT = -1;
 
-  explicit Layout(const Design& d) : dense(d.intercept + d.columns), columns(dense), at(d.terms), wide(d.terms) {
+  // sparse: without the eliminated term, whose rows `gather` sums
+  explicit Layout(const Design& d, bool sparse = false) : dense(d.intercept + d.columns), columns(dense), at(d.terms), wide(d.terms) {
     for (int64_t j = 0; j < dense; j++) place.push_back(d.place + j);
     for (int pass = 0; pass < 2; pass++)
       for (int32_t t = 0; t < d.terms; t++) {
         wide[t] = d.term[t].levels > NARROW;
         if (wide[t] != (pass == 1)) continue;
+        at[t] = ABSENT;
+        if (sparse && d.term[t].place < 0) continue;
         at[t] = int64_t(place.size());
         place.push_back(NOWHERE);
         for (int64_t k = 0; k < d.term[t].levels; k++) place.push_back(d.term[t].place < 0 ? GONE - k : d.term[t].place + k);
@@ -271,7 +275,7 @@ static void term_products(const Block& left, const Layout& a, const Block& right
   const int64_t across = Sizes(a, b).across, rows = left.rows, lanes = lanes_of(right);
   std::vector<double> times(ROWS);
   for (size_t t = 0; t < a.at.size(); t++) {
-    if (wide_alone && !a.wide[t]) continue;
+    if ((wide_alone && !a.wide[t]) || a.at[t] == Layout::ABSENT) continue;
     const int32_t* c = left.code[t].data();
     const double* v = left.design.term[t].value;
     double* table = out + a.at[t] * across;
@@ -314,8 +318,9 @@ static void dense_by_terms(const Block& left, const Layout& a, const double* tur
 // ---- parts of the rows ------------------------------------------------------------------------------------------
 
 static int64_t parts_of(int64_t n, int64_t numbers) {
-  const int64_t fit = std::max<int64_t>(1, MOST / std::max<int64_t>(1, numbers));
-  return std::max<int64_t>(1, std::min({PARTS, fit, (n + 4 * ROWS - 1) / (4 * ROWS)}));
+  const int64_t each = std::max<int64_t>(1, numbers), fit = std::max<int64_t>(1, MOST / each);
+  const int64_t worth = std::max<int64_t>(FEWEST, n / (4 * each));  // beyond, adding up the parts costs more than their rows
+  return std::max<int64_t>(1, std::min({PARTS, fit, worth, (n + 4 * ROWS - 1) / (4 * ROWS)}));
 }
 
 template <class Work>
@@ -357,7 +362,7 @@ static int32_t code_of(const Term& term, int64_t i) {
 }
 
 static void wide_by_wide(const Term& one, const Term& other, int64_t n, const double* w, const Output& out, int threads) {
-  if (out.sparse && (one.place < 0 || other.place < 0)) return;  // those are asked for by `pairs`
+  if (out.sparse && (one.place < 0 || other.place < 0)) return;  // `gather` sums those
   const Term& t = other.place < 0 ? other : one;  // whose levels are rows: the eliminated one's, if there is one
   const Term& u = other.place < 0 ? one : other;
   in_threads(threads, threads, [&](int64_t k) {
@@ -380,7 +385,7 @@ static void wide_pairs(const Design& left, const Design& right, const double* w,
 
 void cross(const Design& left, const Design& right, const double* w, const Output& out, int threads) {
   const bool same = &left == &right;
-  const Layout a(left), b(right);
+  const Layout a(left, out.sparse), b(right, out.sparse);
   const Sizes size(a, b), back(b, a);
   const bool turn_back = !same && b.any_wide();
   const int64_t stride = size.own + (turn_back ? back.own : 0), parts = parts_of(left.n, stride);
@@ -407,87 +412,6 @@ void cross(const Design& left, const Design& right, const double* w, const Outpu
   placed(a, b, sums.data(), parts, stride, out, same, false);
   if (turn_back) placed(b, a, sums.data() + size.own, parts, stride, out, false, true);
   wide_pairs(left, right, w, out, same, threads);
-}
-
-// The rows of the eliminated term t by other wide terms, as a sparse matrix in rows: of row k the columns indices[indptr[k]] …,
-// rising. A thread takes a range of levels, level by level, so that the sums of a level are in a core's cache; what it finds
-// is then moved to follow what the threads before it found.
-int64_t pairs(const Term& t, const Term* others, int32_t many, int64_t n, const double* w, int64_t kept, int64_t* indptr,
-              int32_t* indices, double* values, int threads) {
-  threads = int(std::max<int64_t>(1, std::min<int64_t>(threads, t.levels)));
-  std::vector<int64_t> end(t.levels + 2, 0), place(threads), found(threads);
-  for (int64_t i = 0; i < n; i++) end[code_of(t, i) + 1]++;
-  for (int64_t k = 0; k <= t.levels; k++) end[k + 1] += end[k];
-  in_threads(threads, threads, [&](int64_t thread) {
-    const int64_t low = 1 + t.levels * thread / threads, high = 1 + t.levels * (thread + 1) / threads, first = end[low];
-    std::vector<int64_t> next(end.begin() + low, end.begin() + high);
-    std::vector<int32_t> order(end[high] - first), touched;
-    for (int64_t i = 0; i < n; i++) {
-      const int64_t k = code_of(t, i);
-      if (low <= k && k < high) order[next[k - low]++ - first] = int32_t(i);
-    }
-    std::vector<double> sum(kept, 0.0);
-    int64_t count = place[thread] = (first - end[1]) * many;
-    for (int64_t k = low; k < high; k++) {
-      touched.clear();
-      for (int64_t r = end[k]; r < end[k + 1]; r++) {
-        const int64_t i = order[r - first];
-        const double each = w[i] * (t.value ? t.value[i] : 1.0);
-        for (int32_t u = 0; u < many; u++) {
-          const int32_t d = code_of(others[u], i);
-          if (!d) continue;
-          const int32_t at = int32_t(others[u].place + d - 1);
-          touched.push_back(at);
-          sum[at] += each * (others[u].value ? others[u].value[i] : 1.0);
-        }
-      }
-      std::sort(touched.begin(), touched.end());
-      touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
-      for (const int32_t at : touched) indices[count] = at, values[count++] = sum[at], sum[at] = 0.0;
-      indptr[k] = int64_t(touched.size());
-    }
-    found[thread] = count - place[thread];
-  });
-  int64_t count = 0;
-  for (int thread = 0; thread < threads; thread++) {
-    std::memmove(indices + count, indices + place[thread], found[thread] * 4);
-    std::memmove(values + count, values + place[thread], found[thread] * 8);
-    count += found[thread];
-  }
-  indptr[0] = 0;
-  for (int64_t k = 1; k <= t.levels; k++) indptr[k] += indptr[k - 1];
-  return count;
-}
-
-// S -= E' diag(1/d) E, the lower triangle, of a sparse E in rows whose columns rise
-void schur(int64_t levels, const int64_t* indptr, const int32_t* indices, const double* values, const double* d, double* S,
-           int64_t kept, int threads) {
-  in_threads(threads, threads, [&](int64_t k) {  // a thread the rows of S that leave remainder k
-    for (int64_t l = 0; l < levels; l++)
-      for (int64_t a = indptr[l]; a < indptr[l + 1]; a++) {
-        if (indices[a] % threads != k) continue;
-        const double ratio = values[a] / d[l];
-        double* to = S + int64_t(indices[a]) * kept;
-        for (int64_t b = indptr[l]; b <= a; b++) to[indices[b]] -= ratio * values[b];
-      }
-  });
-}
-
-// out[l] = sum_ij left[l][i] M[i][j] right[l][j], of sparse rows
-void row_dots(int64_t levels, const int64_t* left_start, const int32_t* left_index, const double* left, const int64_t* right_start,
-              const int32_t* right_index, const double* right, const double* M, int64_t kept, double* out, int threads) {
-  in_threads(threads, threads, [&](int64_t k) {
-    for (int64_t l = levels * k / threads; l < levels * (k + 1) / threads; l++) {
-      double total = 0.0;
-      for (int64_t a = left_start[l]; a < left_start[l + 1]; a++) {
-        const double* row = M + int64_t(left_index[a]) * kept;
-        double dot = 0.0;
-        for (int64_t b = right_start[l]; b < right_start[l + 1]; b++) dot += row[right_index[b]] * right[b];
-        total += left[a] * dot;
-      }
-      out[l] = total;
-    }
-  });
 }
 
 void eta(const Design& design, const double* theta, double* out, int threads) {
@@ -599,9 +523,23 @@ static double poisson(int64_t rows, const double* __restrict y, const double* __
   return value - constant;
 }
 
+// -r^2/2, r = y - eta: a normal response of variance 1, without its constant; score r, minus the curvature 1
+static double squares(int64_t rows, const double* __restrict y, const double* __restrict count, const double* __restrict eta,
+                      double* __restrict score, double* __restrict weight) {
+  double value = 0.0;
+#pragma omp simd reduction(+ : value)
+  for (int64_t i = 0; i < rows; i++) {
+    const double r = y[i] - eta[i], c = count ? count[i] : 1.0;
+    value -= 0.5 * c * r * r;
+    score[i] = c * r;
+    weight[i] = c;
+  }
+  return value;
+}
+
 double fused(const Design& design, int family, const double* y, const double* count, const double* theta, int64_t size,
              double* gradient, const Output* out, double* row_weight, int threads) {
-  const Layout layout(design);
+  const Layout layout(design, out && out->sparse);
   const int64_t squared = out ? Sizes(layout, layout).own : 0, across = Sizes(layout, layout).across, stride = 1 + size + squared;
   const int64_t parts = parts_of(design.n, stride);
   std::vector<double> sums(parts * stride, 0.0);
@@ -613,7 +551,7 @@ double fused(const Design& design, int family, const double* y, const double* co
     blocks_of(part, parts, design.n, [&](int64_t first, int64_t rows) {
       x.read(first, rows);
       x.eta(theta, linear.data());
-      to[0] += (family == 0 ? bernoulli : poisson)(rows, y + first, count ? count + first : nullptr, linear.data(), score.data(),
+      to[0] += (family == 0 ? bernoulli : family == 1 ? poisson : squares)(rows, y + first, count ? count + first : nullptr, linear.data(), score.data(),
                                                    weight.data());
       std::fill(score.begin() + rows, score.end(), 0.0);
       std::fill(weight.begin() + rows, weight.end(), 0.0);

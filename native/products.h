@@ -31,7 +31,17 @@ struct Output {         // A + A' - diag(A) is the block of what is kept
   double* D;            // (levels,), or null
   const int64_t* column;  // (kept,) of what is kept, in E
   int64_t kept, width;
-  int32_t sparse;       // whether the eliminated term by other wide ones is left out: `pairs` sums it
+  int32_t sparse;       // whether the eliminated term is left out: `gather` sums it
+};
+
+struct Pattern {        // of the eliminated term's rows of E: what `pattern` finds
+  const int64_t* begin;   // (levels + 1,)
+  const int32_t* order;
+  const int64_t* indptr;  // (levels + 1,)
+  const int32_t* slot;    // (…, many)
+  const int64_t* fixed;   // (levels, width)
+  int64_t levels, width;
+  int32_t many;
 };
 
 #define DECLARE(NAME)                                                                                                       \
@@ -39,7 +49,9 @@ struct Output {         // A + A' - diag(A) is the block of what is kept
   void eta(const Design&, const double*, double*, int);                                                                     \
   void pull(const Design&, const double*, int64_t, double*, int);                                                           \
   void cross(const Design&, const Design&, const double*, const Output&, int);                                              \
-  int64_t pairs(const Term&, const Term*, int32_t, int64_t, const double*, int64_t, int64_t*, int32_t*, double*, int);      \
+  int64_t pattern(const Term&, const Term*, int32_t, int64_t, const int64_t*, int64_t, int64_t, int64_t*, int32_t*, int64_t*,    \
+                  int32_t*, int32_t*, int64_t*, int);                                                                        \
+  void gather(const Pattern&, const Term&, const Design&, int32_t, const double*, const int64_t*, double*, double*, int);    \
   void schur(int64_t, const int64_t*, const int32_t*, const double*, const double*, double*, int64_t, int);                 \
   void row_dots(int64_t, const int64_t*, const int32_t*, const double*, const int64_t*, const int32_t*, const double*,       \
                 const double*, int64_t, double*, int);                                                                      \

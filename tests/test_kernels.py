@@ -184,6 +184,8 @@ def reference(family: str, y: np.ndarray, eta: np.ndarray) -> tuple[np.ndarray, 
     if family == "bernoulli":
         mean = special.expit(eta)
         return y * eta - np.logaddexp(0, eta), y - mean, special.expit(eta) * special.expit(-eta)
+    if family == "squares":
+        return -((y - eta) ** 2) / 2, y - eta, np.ones_like(y)
     return stats.poisson.logpmf(y, np.exp(eta)), y - np.exp(eta), np.exp(eta)
 
 
@@ -229,7 +231,9 @@ def test_rows_at_every_linear_predictor(level, family):
             t = mpf(float(eta))
             mean = 1 / (1 + exp(-t)) if family == "bernoulli" else exp(t)
             want = t - log(1 + exp(t)) if family == "bernoulli" else y * t - mean - loggamma(mpf(y) + 1)
-            weight = float(mean * (1 - mean)) if family == "bernoulli" else float(mean)
+            if family == "squares":
+                mean, want = t, -((y - t) ** 2) / 2
+            weight = {"bernoulli": float(mean * (1 - mean)), "poisson": float(mean), "squares": 1.0}[family]
             assert value == pytest.approx(float(want), rel=4e-16, abs=4e-16 * abs(eta)), eta
             assert float(gradient[0]) == pytest.approx(float(y - mean), rel=4e-16, abs=2.3e-16 * y), eta
             assert float(sums.A[0, 0]) == pytest.approx(weight, rel=1e-15), eta
@@ -274,11 +278,14 @@ def test_the_answer_does_not_depend_on_the_number_of_threads(name):
 TABLE = """
 import sys, numpy as np, pandas as pd, torch, thetahat as th
 from thetahat.kernels import compiled
+from thetahat.models import regression
 rng = np.random.default_rng(0)
 n = 6000
 data = pd.DataFrame({"x": rng.normal(size=n), "z": rng.normal(size=n), "t": rng.uniform(0.5, 2, n)})
 data["g"], data["h"] = rng.integers(0, 5, n).astype(str), rng.integers(0, 150, n).astype(str)
-eta = 0.3 * data.x - 0.2 * data.z + 0.1 * data.g.astype(int)
+data["u"] = rng.permutation(np.arange(n) % 600).astype(str)
+regression.LARGE = 0  # the products of two wide categories are sparse
+eta = 0.3 * data.x - 0.2 * data.z + 0.1 * data.g.astype(int) + ("u" in sys.argv[1])
 data["y"], data["b"] = rng.poisson(np.exp(eta)), (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(int)
 data["k"] = rng.negative_binomial(2, 1 / (1 + np.exp(eta) / 2))
 data["c"] = rng.gamma(2.0, np.exp(eta) / 2)
@@ -292,6 +299,8 @@ FITS = [
     ("k ~ x + z + g", "negative_binomial", "{'dispersion': '~ g'}"),
     ("c ~ x + h", "gamma", "{}"),
     ("x ~ z + g", "normal", "{'scale': '~ z + g'}"),
+    ("x ~ z + h + u + g", "normal", "{'weights': 't'}"),
+    ("y ~ x + h + u + g", "poisson", "{}"),
 ]
 
 

@@ -141,7 +141,7 @@ class Fit(FitEffects, FitTests, FitTables):
     @property
     def names(self) -> list[str]:
         """One name an estimate."""
-        return names_of(self.model)
+        return list(self._cached("names", lambda: names_of(self.model)))
 
     @property
     def log_likelihood(self) -> float:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import thetahat as th
-from thetahat.errors import DataError, ThetahatError, WrongType
+from thetahat.errors import DataError, ThetahatError, UnknownLevel, WrongType
 
 N = 60
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64"]
@@ -264,3 +264,30 @@ def test_one_row_may_be_a_dict_of_values_or_a_series():
         fit.predict({"x": [1.0, 2.0], "g": "lo"})
     with pytest.raises(DataError, match="column 'x' of the dict has the shape"):
         fit.predict({"x": np.ones((2, 2)), "g": ["lo", "hi"]})
+
+
+def test_the_codes_of_categories_are_those_of_their_values():
+    """However a categorical column numbers its levels; with categories that no row has; and in another order where it predicts."""
+    values = rng().choice(["b", "a", "d", "c"], N)
+    y = rng(1).normal(size=N) + (values == "c")
+    text = th.fit("y ~ g", {"y": y, "g": values})
+    new = pd.Categorical(["c", "a", "b"], ["x", "b", "c", "a"])
+    for order, ordered in (("abcd", False), ("dxbca", True), ("abxcd", True)):
+        column = pd.Categorical(values, list(order), ordered=ordered)
+        fit = th.fit("y ~ g", pd.DataFrame({"y": y, "g": column}))
+        first = next(level for level in order if level in values)
+        assert fit.names == [
+            "Intercept",
+            *(f"g[T.{k}]" for k in order if k in values and k != first),
+            "scale",
+        ]
+        assert fit.log_likelihood == pytest.approx(text.log_likelihood, rel=1e-12)
+        for given in (new, new.astype(str)):
+            want = text.predict({"g": ["c", "a", "b"]})
+            found = fit.predict(pd.DataFrame({"g": given}))
+            np.testing.assert_allclose(found, want, rtol=1e-10)
+        with pytest.raises(UnknownLevel, match="'x'"):
+            fit.predict(pd.DataFrame({"g": pd.Categorical(["x", "a"], list(order.replace("x", "")) + ["x"])}))
+    missing = pd.DataFrame({"y": y, "g": pd.Categorical(np.where(values == "d", None, values), list("abcd"))})
+    kept = th.fit("y ~ g", {"y": y[values != "d"], "g": values[values != "d"]})
+    assert th.fit("y ~ g", missing).log_likelihood == pytest.approx(kept.log_likelihood, rel=1e-12)

@@ -106,3 +106,29 @@ def test_the_parts_of_an_information():
     ):
         torch.testing.assert_close(mine, want, rtol=1e-11, atol=1e-12)
     assert torch.equal(written_out(J.E), torch.tensor(E.toarray()))
+    most, exact = factor.inverse_diagonal_bound(), factor.inverse_diagonal()
+    assert bool((most >= exact * (1 - 1e-12)).all())
+    kept = J.kept()
+    torch.testing.assert_close(most[kept], exact[kept], rtol=1e-12, atol=0.0)
+    X = torch.zeros(46, 3, dtype=torch.float64)
+    X[kept] = torch.tensor(rng.normal(size=(6, 3)))
+    torch.testing.assert_close(
+        factor.forms(X), (X * torch.linalg.solve(whole, X)).sum(0), rtol=1e-11, atol=0.0
+    )
+
+
+def test_a_factor_of_an_information_that_was_rescaled():
+    """J / σ² with another number at a coordinate that stands alone: the factor known before is that of the new one."""
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(50, 4))
+    A = torch.zeros(5, 5, dtype=torch.float64)
+    A[:4, :4] = torch.tensor(X.T @ X)
+    J = Information(A).with_diagonal(4, 7.0)
+    new = J.times(1 / 3.0).with_diagonal(4, 2.0)
+    factor = J.factor()
+    assert factor is not None
+    moved, want = factor.rescaled(new), torch.linalg.inv(new.dense())
+    torch.testing.assert_close(moved.inverse(), want, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(moved.log_determinant(), torch.logdet(new.dense()), rtol=1e-12, atol=0.0)
+    assert moved.information is not None
+    assert J.dense()[4, 4] == 7.0

@@ -132,3 +132,48 @@ def test_quasi_separation_by_a_rare_level_beyond_the_limit(monkeypatch):
     y[g == 7] = 0.0
     found, named = verdict("y ~ g", {"g": [f"g{v:02d}" for v in g], "y": y}, "bernoulli")
     assert (found, named) == ("separated", np.flatnonzero(g == 7).tolist())
+
+
+@pytest.mark.parametrize("level", [0, 1, 4])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("family", ["poisson", "bernoulli"])
+def test_levels_that_are_separated_are_found_by_their_sums_as_by_the_programme(family, value, level):
+    """The reference level (0) too; and y = 1 throughout separates a level of a Bernoulli, not of a Poisson."""
+    rng = np.random.default_rng(0)
+    n = 400
+    data = {
+        "x": rng.normal(size=n),
+        "g": rng.permutation(np.arange(n) % 8).astype(str),
+        "y": rng.integers(0, 2, n),
+    }
+    data["y"] = np.where(data["g"] == str(level), value, data["y"])
+    plain = th.fit("y ~ x + g", data, family, on_failure="return")
+    model, source, held = plain.model, plain.source, np.zeros(len(plain.theta), dtype=bool)
+    one, two = separation.separation(model, source, held), separation.levels_separated(model, source, held)
+    apart = family == "bernoulli" or value == 0
+    assert (one is not None) == (two is not None) == apart
+    assert plain.certificate.ok != apart
+    if one is not None and two is not None:
+        assert one.rows.tolist() == two.rows.tolist() == np.flatnonzero(data["g"] == str(level)).tolist()
+        assert (one.complete, two.complete) == (False, False)
+        eta = (
+            next(p for p in model.predictors).placed(next(iter(source.batches())), model.layout.size)
+            @ two.direction
+        )
+        assert (np.flatnonzero(eta) == two.rows).all()
+        assert (np.sign(eta[two.rows]) == (1 if value else -1)).all()
+
+
+def test_a_level_that_is_separated_among_very_many_is_named():
+    """Beyond the coordinates of which a programme is solved."""
+    rng = np.random.default_rng(0)
+    n = 24_000
+    data = {
+        "x": rng.normal(size=n),
+        "g": np.char.add("g", np.char.zfill((np.arange(n) % 6000).astype(str), 4)),
+    }
+    data["y"] = rng.poisson(np.exp(1.5 + 0.3 * data["x"])).astype(float)
+    data["y"][data["g"] == "g0007"] = 0.0
+    data["y"][:6000] += data["g"][:6000] != "g0007"  # no other level is all zeros
+    with pytest.raises(NoMaximum, match=r"4 rows are separated by 1·g\[T.g0007\]"):
+        th.fit("y ~ x + g", data, "poisson")

@@ -181,6 +181,23 @@ def level_codes(column: pd.Series, levels: Sequence[Level], name: str) -> np.nda
     return codes
 
 
+def category_positions(column: pd.Series, levels: Sequence[Level]) -> np.ndarray | None:
+    """The position of each of a column's categories among `levels`; None: it has no categories, more of them than rows, or rows
+    without one of the levels, which `level_codes` refuses."""
+    if not isinstance(column.dtype, pd.CategoricalDtype) or len(column.cat.categories) > len(column):
+        return None
+    own, codes = column.cat.categories, column.cat.codes
+    if len(codes) and codes.min() < 0:
+        return None
+    if len(own) == len(levels) and own.tolist() == list(levels):
+        return np.arange(len(own))
+    where: np.ndarray = pd.Index(levels).get_indexer(own)
+    absent = np.flatnonzero(where < 0)
+    if len(absent) and np.isin(codes.to_numpy(), absent).any():
+        return None
+    return where.clip(min=0)
+
+
 def row_of(column: pd.Series, i: int) -> int:
     """The number of a row in the data: frames number their rows, and a selection of them keeps the
     numbers."""

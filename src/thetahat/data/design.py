@@ -26,7 +26,7 @@ from ..errors import BadFormula, DataError, UnknownLevel, WrongType
 from ..threads import MANY, in_threads
 from ..types import Level, Levels, Plain
 from .arrow import STREAM_ROWS
-from .columns import is_categorical, level_codes, numeric_column, stray_cells
+from .columns import category_positions, is_categorical, level_codes, numeric_column, stray_cells
 from .expressions import FUNCTIONS, Columns, alias, column, columns_read, first_line, shown, width, written
 from .formula import Predictors, column_of, expressions, read, split, variables
 from .frame import Frame
@@ -70,12 +70,25 @@ class Coded:
         UnknownLevel
             a combination of levels that the fit has not seen, and that has no coefficient therefore
         """
+        if len(self.factors) == 1:
+            name, levels, _ = self.factors[0]
+            positions = category_positions(frame[name], levels)
+            if positions is not None:  # of each category, of which there are fewer than rows
+                by_category = self._of_positions({name: positions}, frame, known)
+                codes = frame[name].cat.codes.to_numpy()
+                return codes if _counts_up(by_category) else by_category[codes]
         for name, levels, _ in self.factors:
             if name not in known:
                 known[name] = level_codes(frame[name], levels, name)
-        product = _product(known, self.factors, len(frame))
+        return self._of_positions(known, frame, known)
+
+    def _of_positions(
+        self, positions: Mapping[str, np.ndarray], frame: pd.DataFrame, known: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """`codes` of levels by their positions among all."""
+        product = _product(positions, self.factors, len(next(iter(positions.values()))))
         if not self.size:
-            return np.zeros(len(frame), dtype=np.int64)
+            return np.zeros(len(product), dtype=np.int64)
         if (
             len(self.factors) == 1
             and not self.aliased
@@ -105,7 +118,9 @@ class Coded:
             out |= lacking
         return out
 
-    def _refuse_unseen(self, frame: pd.DataFrame, known: dict[str, np.ndarray], absent: np.ndarray) -> None:
+    def _refuse_unseen(
+        self, frame: pd.DataFrame, known: Mapping[str, np.ndarray], absent: np.ndarray
+    ) -> None:
         for name, _, drop in self.factors:
             if drop:  # at a reference level there is no coefficient to be missed
                 absent = absent & (known[name] != 0)
@@ -622,7 +637,8 @@ def _levels(rows: Frame, names: Sequence[str]) -> dict[str, Levels]:
             found = [v for v in declared[name] if v in seen[name]] if name in declared else sorted(seen[name])
         except TypeError as error:
             raise WrongType(f"column {name!r} mixes types that cannot be ordered: {error}") from error
-        out[name] = tuple(v.item() if isinstance(v, np.generic) else v for v in found)
+        plain = not any(issubclass(kind, np.generic) for kind in set(map(type, found)))
+        out[name] = tuple(found if plain else (v.item() if isinstance(v, np.generic) else v for v in found))
         if not found:
             raise DataError(f"column {name!r} has no values: every row is missing.")
     return out
@@ -678,6 +694,11 @@ def _refuse_stray_cells(
             )
 
 
+def _counts_up(codes: np.ndarray) -> bool:
+    """Whether they are 0, 1, 2, …"""
+    return bool((codes == np.arange(len(codes))).all())
+
+
 def _product(
     codes: Mapping[str, np.ndarray], factors: Sequence[tuple[str, Levels, bool]], n: int
 ) -> np.ndarray:
@@ -715,7 +736,7 @@ def _coded(
         else [name] * int(keep.sum())
         for name in expression
     ]
-    names = tuple(map(":".join, zip(*parts, strict=True)))
+    names = tuple(parts[0] if len(parts) == 1 else map(":".join, zip(*parts, strict=True)))
     return Coded(shown(str(term)), factors, numeric, names, seen[keep])
 
 

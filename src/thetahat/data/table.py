@@ -325,6 +325,9 @@ class Table:
 
     def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         for large in [self.whole] if self.whole is not None else self._read():
+            if len(large) <= self.block:
+                yield large  # itself: what was found of its rows before is known by its tensors
+                continue
             for start in range(0, len(large), self.block):
                 yield large[start : start + self.block]
 

@@ -76,6 +76,8 @@ def bread(objective: Objective, kind: str = "observed") -> Factor | Inverse:
 
 def double(J: Information) -> Information:
     """J in float64."""
+    if all(t.dtype == torch.float64 for t in J.tensors()):
+        return J
     E = None if J.E is None else J.E.to(torch.float64)
     D = None if J.D is None else J.D.to(torch.float64)
     return Information(J.A.to(torch.float64), E, D, J.eliminated)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compiled import _called, available
+from .compiled import available, called
 
 
 def activated(h: Tensor, groups: int, s: Tensor | None = None, b: Tensor | None = None) -> Tensor:
@@ -78,7 +78,7 @@ class _Activated(torch.autograd.Function):
         ctx.save_for_backward(h, s, b, mean, inverse)
         s, b = (None if each is None else each.contiguous() for each in (s, b))
         where = [None if each is None else each.data_ptr() for each in (h, s, b, y, mean, inverse)]
-        _called().thetahat_activate(n, height * width, channels, groups, *where, torch.get_num_threads())
+        called().thetahat_activate(n, height * width, channels, groups, *where, torch.get_num_threads())
         return y
 
     @staticmethod
@@ -94,7 +94,7 @@ class _Activated(torch.autograd.Function):
         ds, db = (None if each is None else torch.empty_like(each) for each in (s, b))
         every = (h, s, b, mean, inverse, slope, dh, ds, db)
         where = [None if each is None else each.data_ptr() for each in every]
-        _called().thetahat_activate_back(
+        called().thetahat_activate_back(
             n, height * width, channels, ctx.groups, *where, torch.get_num_threads()
         )
         return dh, None, ds, db

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,8 +26,12 @@ from torch import Tensor
 
 from ..threads import in_threads
 
-VERSION = 5  # of the functions' arguments: a library of another one is not called
-FAMILIES = {"bernoulli": 0, "poisson": 1}  # whose value, score and curvature are compiled too
+if TYPE_CHECKING:
+    from .levels import Pattern
+
+VERSION = 6  # of the functions' arguments: a library of another one is not called
+# whose value, score and curvature are compiled too; squares: −r²/2, r = y − η
+FAMILIES = {"bernoulli": 0, "poisson": 1, "squares": 2}
 NARROW = 64  # levels of a term above which it is wide (products.cpp has the same)
 FEW = 20_000  # rows below which threads cost more than they bring
 MOST_COLUMNS = 256  # dense ones: of more, the products of a linear algebra library are faster
@@ -38,7 +43,7 @@ SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _pointer, _whole, _int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 
 
-class _Term(ctypes.Structure):
+class TermRows(ctypes.Structure):
     _fields_ = (
         ("codes", _pointer),
         ("value", _pointer),
@@ -57,7 +62,7 @@ class _Design(ctypes.Structure):
         ("column_stride", _whole),
         ("columns", _whole),
         ("offset", _pointer),
-        ("term", ctypes.POINTER(_Term)),
+        ("term", ctypes.POINTER(TermRows)),
         ("start", _whole),
         ("place", _whole),
         ("terms", _int),
@@ -95,17 +100,17 @@ def library() -> ctypes.CDLL | None:
     found.thetahat_cross.argtypes = [_pointer, _pointer, _pointer, _pointer, _int]
     found.thetahat_fused.argtypes = [_pointer, _int, *3 * [_pointer], _whole, *3 * [_pointer], _int]
     found.thetahat_fused.restype = ctypes.c_double
-    found.thetahat_pairs.argtypes = [
-        _pointer,
-        _pointer,
+    found.thetahat_pattern.argtypes = [
+        *2 * [_pointer],
         _int,
         _whole,
         _pointer,
-        _whole,
-        *3 * [_pointer],
+        *2 * [_whole],
+        *6 * [_pointer],
         _int,
     ]
-    found.thetahat_pairs.restype = ctypes.c_int64
+    found.thetahat_pattern.restype = _whole
+    found.thetahat_gather.argtypes = [*3 * [_pointer], _int, *4 * [_pointer], _int]
     found.thetahat_row_dots.argtypes = [_whole, *7 * [_pointer], _whole, _pointer, _int]
     found.thetahat_schur.argtypes = [_whole, *5 * [_pointer], _whole, _int]
     found.thetahat_finite.argtypes = [_whole, _pointer, _whole, _pointer, _int]
@@ -190,10 +195,10 @@ class Columns:
         start: int,
         place: int,
     ):
-        self.n = n
+        self.n, self.start = n, start
         vectors = [(t.codes.contiguous(), None if t.value is None else _vector(t.value, n)) for t in terms]
         self._alive = (x, None if offset is None else _vector(offset, n), vectors)  # memory that C++ reads
-        self._terms = (_Term * max(1, len(terms)))()
+        self._terms = (TermRows * max(1, len(terms)))()
         for own, term, (codes, value) in zip(self._terms, terms, vectors, strict=False):
             own.codes, own.value = codes.data_ptr(), None if value is None else value.data_ptr()
             own.levels, own.start, own.place = term.levels, term.start, term.place
@@ -209,7 +214,7 @@ class Columns:
         self.pointer = ctypes.addressof(self._design)
 
     @property
-    def terms(self) -> list[_Term]:
+    def terms(self) -> list[TermRows]:
         return list(self._terms[: self._design.terms])
 
     @property
@@ -219,13 +224,13 @@ class Columns:
     def eta(self, theta: Tensor) -> Tensor:
         """offset + X β, (n,), of θ (p,)."""
         out = torch.empty(self.n, dtype=torch.float64)
-        _called().thetahat_eta(self.pointer, theta.data_ptr(), out.data_ptr(), self.threads)
+        called().thetahat_eta(self.pointer, theta.data_ptr(), out.data_ptr(), self.threads)
         return out
 
     def pull(self, score: Tensor, out: Tensor) -> None:
         """out += Xᵀ score at the predictor's own coordinates; score (n,), out (p,)."""
         score = _vector(score, self.n)
-        _called().thetahat_pull(self.pointer, score.data_ptr(), len(out), out.data_ptr(), self.threads)
+        called().thetahat_pull(self.pointer, score.data_ptr(), len(out), out.data_ptr(), self.threads)
 
 
 class Sums:
@@ -238,68 +243,49 @@ class Sums:
         the size of A
     levels
         of the eliminated term; 0: there is none
-    narrow
-        (w,) the places in A of what is not another wide term, where E is to be sparse; None: it is dense
+    pattern
+        of E, where it is sparse; None: it is dense
     """
 
-    def __init__(self, kept: int, levels: int = 0, narrow: Tensor | None = None):
-        self.kept, self.narrow = kept, narrow
+    def __init__(self, kept: int, levels: int = 0, pattern: Pattern | None = None):
+        self.kept, self.pattern = kept, pattern
         self._half = torch.zeros(kept, kept, dtype=torch.float64)  # each pair of columns in one of its places
-        self.E = self.D = None
+        self.E = self.D = self.values = None
         self._column = torch.arange(kept)
-        if narrow is not None:
-            self._column = torch.full((kept,), -1).index_put_((narrow,), torch.arange(len(narrow)))
-        width = kept if narrow is None else len(narrow)
         self._output = _Output(
-            A=self._half.data_ptr(), kept=kept, width=width, sparse=int(narrow is not None)
+            A=self._half.data_ptr(), kept=kept, width=kept, sparse=int(pattern is not None)
         )
         self._output.column = self._column.data_ptr()
         if levels:
-            self.E = torch.zeros(
-                levels, width, dtype=torch.float64
-            )  # of the narrow columns, where it is sparse
             self.D = torch.zeros(levels, dtype=torch.float64)
-            self._output.E, self._output.D = self.E.data_ptr(), self.D.data_ptr()
-        self.pairs: list[
-            tuple[np.ndarray, np.ndarray, np.ndarray]
-        ] = []  # row starts, columns, values of the rest of E
+            self._output.D = self.D.data_ptr()
+        if pattern is not None:
+            self.values = torch.zeros(len(pattern.indices), dtype=torch.float64)
+        elif levels:
+            self.E = torch.zeros(levels, kept, dtype=torch.float64)
+            self._output.E = self.E.data_ptr()
         self.pointer = ctypes.addressof(self._output)
 
     def add(self, left: Columns, right: Columns | None, weight: Tensor) -> None:
         """Add X_leftᵀ diag(w) X_right, w (n,); right None: of the left with itself."""
         weight = _vector(weight, left.n)
-        other = left if right is None else right
-        _called().thetahat_cross(
+        called().thetahat_cross(
             left.pointer,
             None if right is None else right.pointer,
             weight.data_ptr(),
             self.pointer,
             left.threads,
         )
-        self.add_pairs(left, other, weight)
+        self.gather(left, left if right is None else right, weight)
         if right is not None:
-            self.add_pairs(right, left, weight)
+            self.gather(right, left, weight)
 
-    def add_pairs(self, left: Columns, right: Columns, weight: Tensor) -> None:
-        """Add what an eliminated term of the left has with other wide terms of the right, where E is sparse."""
+    def gather(self, left: Columns, right: Columns, weight: Tensor) -> None:
+        """Add what an eliminated term of the left has with the right, where E is sparse."""
         gone = [term for term in left.terms if term.place < 0]
-        others = [term for term in right.terms if term.levels > NARROW and term.place >= 0]
-        if self.narrow is None or not gone or not others:
-            return
-        many = (_Term * len(others))(*others)
-        starts = np.empty(gone[0].levels + 1, dtype=np.int64)
-        columns, values = np.empty(left.n * len(others), dtype=np.int32), np.empty(left.n * len(others))
-        count = _called().thetahat_pairs(
-            ctypes.addressof(gone[0]),
-            ctypes.addressof(many),
-            len(others),
-            left.n,
-            weight.data_ptr(),
-            self.kept,
-            *(each.ctypes.data for each in (starts, columns, values)),
-            left.threads,
-        )
-        self.pairs.append((starts, columns[:count].copy(), values[:count].copy()))
+        if self.pattern is not None and gone and self.values is not None and self.D is not None:
+            diagonal = self.D if left is right else None
+            self.pattern.gather(gone[0], right, weight, self.values, diagonal)
 
     @property
     def A(self) -> Tensor:
@@ -336,37 +322,16 @@ def finite(columns: Sequence[np.ndarray]) -> list[bool]:
     if found is None:
         return in_threads(_finite, columns, sum(map(len, columns)) > MANY)
     beside = [np.ascontiguousarray(column) for column in columns]
-    where = (_pointer * len(beside))(*map(_address, beside))
+    where = (_pointer * len(beside))(*(each.ctypes.data for each in beside))
     out, n = np.empty(len(beside), dtype=np.uint8), len(beside[0]) if beside else 0
     threads = torch.get_num_threads() if n * len(beside) > MANY else 1
-    found.thetahat_finite(n, ctypes.addressof(where), len(beside), _address(out), threads)
+    found.thetahat_finite(n, ctypes.addressof(where), len(beside), out.ctypes.data, threads)
     return [bool(each) for each in out]
 
 
 def _finite(column: np.ndarray) -> bool:
     with np.errstate(all="ignore"):
         return bool(np.isfinite(column.sum()) or np.isfinite(column).all())
-
-
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # of a sparse matrix: where each begins, columns, values
-
-
-def schur(A: Tensor, E: Rows, D: Tensor) -> Tensor:
-    """A − Eᵀ D⁻¹ E, (m, m), of E (L, m) whose columns rise in a row, D (L,)."""
-    S, rows = A.clone(), _rows(E)
-    threads = torch.get_num_threads()
-    _called().thetahat_schur(len(D), *map(_address, rows), D.data_ptr(), S.data_ptr(), len(A), threads)
-    lower = S.tril()
-    return lower + lower.T - torch.diag(S.diagonal())
-
-
-def row_dots(left: Rows, M: Tensor, right: Rows) -> Tensor:
-    """Σ_ij left_li M_ij right_lj, (L,), of M (m, m)."""
-    one, two, out = _rows(left), _rows(right), torch.empty(len(left[0]) - 1, dtype=torch.float64)
-    M, threads = M.contiguous(), torch.get_num_threads()
-    where = [*map(_address, one), *map(_address, two)]
-    _called().thetahat_row_dots(len(out), *where, M.data_ptr(), len(M), out.data_ptr(), threads)
-    return out
 
 
 def table(x: Tensor, width: float, first: float, coefficients: Tensor) -> Tensor:
@@ -377,16 +342,8 @@ def table(x: Tensor, width: float, first: float, coefficients: Tensor) -> Tensor
     out = torch.empty(functions, len(x), dtype=torch.float64)
     threads = torch.get_num_threads() if len(x) >= FEW else 1
     where = padded.data_ptr(), out.data_ptr()
-    _called().thetahat_table(len(x), x.data_ptr(), width, first, padded.shape[1], functions, *where, threads)
+    called().thetahat_table(len(x), x.data_ptr(), width, first, padded.shape[1], functions, *where, threads)
     return out
-
-
-def _rows(E: Rows) -> Rows:
-    return E[0].astype(np.int64, copy=False), E[1].astype(np.int32, copy=False), np.ascontiguousarray(E[2])
-
-
-def _address(values: np.ndarray) -> int:
-    return int(values.ctypes.data)
 
 
 def fused(
@@ -408,7 +365,7 @@ def fused(
     weight = (
         torch.empty(columns.n, dtype=torch.float64) if wide else None
     )  # of a second pass, for the wide terms
-    value = _called().thetahat_fused(
+    value = called().thetahat_fused(
         columns.pointer,
         FAMILIES[family],
         y.data_ptr(),
@@ -421,11 +378,11 @@ def fused(
         columns.threads,
     )
     if sums is not None and weight is not None:
-        sums.add_pairs(columns, columns, weight)
+        sums.gather(columns, columns, weight)
     return float(value), gradient
 
 
-def _called() -> ctypes.CDLL:
+def called() -> ctypes.CDLL:
     found = library()
     assert found is not None  # callers ask `available` first
     return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .compiled import _called
+from .compiled import called
 
 SIDE = 16  # outputs of a block of a kernel (slopes.cpp has the same)
 
@@ -51,7 +51,7 @@ def convolved(images: Tensor, k: Kernel) -> Tensor:
     assert images.dtype == torch.float64
     images, out = images.contiguous(), images.new_empty(rows, height, width, k.outputs)
     where = (each.data_ptr() for each in (k.laid, images, out))
-    _called().thetahat_convolve(
+    called().thetahat_convolve(
         rows, height, width, channels, k.outputs, k.size, *where, torch.get_num_threads()
     )
     return out
@@ -82,5 +82,5 @@ def normalised_(
     assert rows % m == channels % groups == 0
     assert past is None or past.shape == slope.shape
     where = (None if each is None else each.data_ptr() for each in every)
-    _called().thetahat_normalised(rows, m, height * width, channels, groups, *where, torch.get_num_threads())
+    called().thetahat_normalised(rows, m, height * width, channels, groups, *where, torch.get_num_threads())
     return slope

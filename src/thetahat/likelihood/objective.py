@@ -9,7 +9,7 @@ that a fit has, θ̂.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType
 
@@ -36,7 +36,7 @@ from ..protocols import (
 )
 from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
-from .total import total
+from .total import T, total
 
 SMALL = 2**21  # rows by coefficients below which one thread sums as fast as several
 
@@ -97,15 +97,12 @@ class LogLikelihood:
 
         if isinstance(self.scored, ReadsInOrder):
             one = self.scored.begin_pass()
+            return self.summed(lambda batch, weight: one.taylor(batch, weight, order, precision))
+        return self.summed(lambda batch, weight: taylor(self.scored, batch, weight, order, precision))
 
-            def of(batch: Batch) -> Taylor:
-                return one.taylor(batch, self.weight(batch), order, precision)
-        else:
-
-            def of(batch: Batch) -> Taylor:
-                return taylor(self.scored, batch, self.weight(batch), order, precision)
-
-        return total(of, self._blocks(), self.model)
+    def summed(self, function: Callable[[Batch, Tensor | None], T]) -> T:
+        """Σ function(batch, count · w) over the source, in blocks of as many rows as the model takes most readily."""
+        return total(lambda batch: function(batch, self.weight(batch)), self._blocks(), self.model)
 
     def _blocks(self) -> Source:
         """The source, in blocks of as many rows as the model takes most readily."""

@@ -12,12 +12,14 @@ The coordinates of D are `eliminated`, a slice of θ; A holds the others in orde
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from .sparse_rows import SparseRows, row_dots, written_out
+
+LARGE = 500  # coordinates of a matrix of which LAPACK's inverse is faster than torch's
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Information:
     E: Tensor | SparseRows | None = None
     D: Tensor | None = None
     eliminated: slice | None = None
+    known: Factor | None = field(default=None, repr=False, compare=False)  # where it was found on the way
 
     @property
     def size(self) -> int:
@@ -53,6 +56,7 @@ class Information:
             return self + other
         for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
             mine += theirs
+        self.known = None
         return self
 
     def tensors(self) -> list[Tensor]:
@@ -99,18 +103,11 @@ class Information:
         D = None if self.D is None else self.D + extra[self.eliminated]
         return Information(A, self.E, D, self.eliminated)
 
-    def with_row(self, at: int, row: Tensor) -> Information:
-        """J with another row and column `at`, of a coordinate that is not eliminated; row (p,)."""
-        kept = self.kept()
-        place = int((kept == at).nonzero())
-        A, E = self.A.clone(), self.E
-        A[place, :] = A[:, place] = row[kept]
-        if isinstance(E, SparseRows):
-            E = E.with_column(place, row[self.eliminated])
-        elif E is not None:
-            E = E.clone()
-            E[:, place] = row[self.eliminated]
-        return Information(A, E, self.D, self.eliminated)
+    def with_diagonal(self, at: int, value: float) -> Information:
+        """J with another J_at,at, of a coordinate that is not eliminated."""
+        A, place = self.A.clone(), int((self.kept() == at).nonzero())
+        A[place, place] = value
+        return Information(A, self.E, self.D, self.eliminated)
 
     def restrict(self, free: Tensor) -> Information:
         """The block of the coordinates `free` (ascending), eliminated ones still eliminated."""
@@ -143,6 +140,8 @@ class Information:
 
     def factor(self) -> Factor | None:
         """A Cholesky factor, or None where J is not safely positive definite."""
+        if self.known is not None:
+            return self.known
         if not all(bool(torch.isfinite(t).all()) for t in self.tensors()):
             return None
         S: Tensor = self.A
@@ -198,6 +197,17 @@ class Factor:
             out[J.eliminated] = flat[J.eliminated] / J.D[:, None] - self.ratio @ small
         return out[:, 0] if b.ndim == 1 else out
 
+    def rescaled(self, J: Information) -> Factor:
+        """The factor of J, where J differs from what was factored by a factor of all, and of rows and columns of A that
+        are zero off the diagonal."""
+        return Factor(replace(J, known=None), self.L, J.A.diagonal().sqrt(), self.ratio)
+
+    def forms(self, X: Tensor) -> Tensor:
+        """diag XᵀJ⁻¹X, (r,), of X (p, r) that is zero where coordinates are eliminated."""
+        kept = X[self.information.kept()] / self.scale[:, None]
+        out: Tensor = torch.linalg.solve_triangular(self.L, kept, upper=False).square().sum(0)
+        return out
+
     def root(self, z: Tensor) -> Tensor:
         """R z with R Rᵀ = J⁻¹, for z of (p, r): independent standard normal z become draws of N(0, J⁻¹)."""
         J = self.information
@@ -214,12 +224,39 @@ class Factor:
     def inverse_diagonal(self) -> Tensor:
         """diag J⁻¹, without writing J⁻¹ out."""
         J = self.information
-        small = self._solve_small(torch.eye(len(self.L), dtype=self.L.dtype, device=self.L.device))
+        small = self._inverse_small()
         if J.eliminated is None or J.D is None or self.ratio is None:
             return small.diagonal().clone()
         out = self.L.new_empty(J.size)
         out[J.kept()] = small.diagonal()
         out[J.eliminated] = 1 / J.D + row_dots(self.ratio, small, self.ratio)
+        return out
+
+    def inverse_diagonal_bound(self) -> Tensor:
+        """What diag J⁻¹ is not above: itself but where coordinates are eliminated, by ‖S⁻¹‖ ≤ max_i Σ_j |S⁻¹_ij| of the
+        scaled S.
+
+            1/D_l + r_lᵀ S⁻¹ r_l  ≤  1/D_l + ‖r_l‖² ‖S⁻¹‖
+        """
+        J = self.information
+        if not isinstance(self.ratio, SparseRows) or J.eliminated is None or J.D is None:
+            return self.inverse_diagonal()
+        small = self._inverse_small()
+        norm = (small.abs() * self.scale[:, None] * self.scale).sum(1).max()
+        out = self.L.new_empty(J.size)
+        out[J.kept()] = small.diagonal()
+        out[J.eliminated] = 1 / J.D + norm * self.ratio.squares(1 / self.scale)
+        return out
+
+    def _inverse_small(self) -> Tensor:
+        """S⁻¹."""
+        if len(self.L) > LARGE:
+            from .blocks import dense_inverse  # brings scipy
+
+            scaled = torch.from_numpy(dense_inverse(self.L.numpy()))
+        else:
+            scaled = torch.cholesky_inverse(self.L)
+        out: Tensor = scaled.div_(self.scale[:, None]).div_(self.scale)
         return out
 
     def inverse(self) -> Tensor:

@@ -11,7 +11,7 @@ curvatures of each row:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from ..data.processes import world
 from ..data.source import Source
 from ..families.base import Family, Parameter
 from ..kernels import compiled
+from ..kernels.levels import Patterns
 from ..protocols import Compiled, Partitioned, Sampled, is_streamed
 from .base import Model, drawn, set_theta, unique
 from .information import Information
@@ -385,7 +386,8 @@ class Regression(Model):
         """
         n, columns = len(batch), self.columns(batch)
         if columns is not None and self._fused is not None and not self.extras(batch):
-            return self._compiled_taylor(self._fused, batch, columns[0], weight, order)
+            theta = self.coefficients.detach()
+            return self._compiled_taylor(self._fused, batch, columns, weight, order, theta)
         value, score, curvature = self.row_derivatives(batch, order, columns)
         value = value.expand(n)
         gradient = torch.zeros(self.layout.size, dtype=torch.float64)
@@ -403,34 +405,53 @@ class Regression(Model):
         negative = {ab: -(c if weight is None else c * weight).expand(n) for ab, c in curvature.items()}
         return Taylor(total, gradient, self.assemble(batch, negative, precision, columns))
 
+    def squares(self, batch: Batch, weight: Tensor | None, theta: Tensor, order: int) -> Taylor:
+        """−½ Σ w (y − η)², η the first predictor, with its gradient and information: of a normal response of variance 1, without
+        its constant. What belongs to other predictors is zero."""
+        columns = self.columns(batch)
+        if columns is not None:
+            return self._compiled_taylor("squares", batch, columns, weight, order, theta)
+        first, w = self.predictors[0], torch.ones(len(batch)).double() if weight is None else weight
+        residual = batch["y"] - first.eta(batch, theta)
+        gradient = torch.zeros(self.layout.size, dtype=torch.float64)
+        first.pull(batch, w * residual, gradient)
+        k, none = range(len(self.predictors)), torch.zeros_like(w)
+        blocks = {(a, b): none if b else w for a in k for b in k if a <= b}
+        J = self.assemble(batch, blocks) if order > 1 else None
+        return Taylor(-0.5 * torch.dot(w, residual.square()), gradient, J)
+
     def _compiled_taylor(
-        self, family: str, batch: Batch, columns: compiled.Columns, weight: Tensor | None, order: int
+        self,
+        family: str,
+        batch: Batch,
+        columns: Sequence[compiled.Columns],
+        weight: Tensor | None,
+        order: int,
+        theta: Tensor,
     ) -> Taylor:
         """`taylor` in one compiled pass over the rows."""
-        sums = self._sums() if order > 1 else None
-        theta = self.coefficients.detach()
-        value, gradient = compiled.fused(columns, family, batch["y"], weight, theta, sums)
+        sums = self._sums(batch, columns) if order > 1 else None
+        value, gradient = compiled.fused(columns[0], family, batch["y"], weight, theta, sums)
         J = None if sums is None else self._information(sums)
         return Taylor(torch.tensor(value, dtype=torch.float64), gradient, J)
 
-    def _sums(self) -> compiled.Sums:
-        gone, narrow = self.layout.eliminated, self.layout.narrow if world() == 1 else None
-        return compiled.Sums(self.layout.kept, 0 if gone is None else gone.stop - gone.start, narrow)
+    def _sums(self, batch: Batch, columns: Sequence[compiled.Columns]) -> compiled.Sums:
+        layout, pattern = self.layout, None
+        gone, dense = layout.eliminated, layout.narrow if world() == 1 else None
+        if dense is not None:
+            codes = [batch.tensors[f"code{p.slot}.{j}"] for p in self.predictors for j, _, n in p.terms if n]
+            pattern = layout.patterns.of(codes, columns, layout.kept, dense)
+        return compiled.Sums(layout.kept, 0 if gone is None else gone.stop - gone.start, pattern)
 
     def _information(self, sums: compiled.Sums) -> Information:
-        E = sums.E
-        if E is not None and sums.narrow is not None:
-            from scipy import sparse
+        pattern, E = sums.pattern, sums.E
+        if pattern is None or sums.values is None:
+            return Information(sums.A, E, sums.D, self.layout.eliminated)
+        from scipy import sparse
 
-            where, (rows, width), kept = sums.narrow.numpy(), E.shape, sums.kept
-            own = sparse.csr_array(
-                (E.numpy().reshape(-1), np.tile(where, rows), np.arange(rows + 1) * width), shape=(rows, kept)
-            )
-            for starts, columns, values in sums.pairs:
-                own = own + sparse.csr_array((values, columns, starts), shape=(rows, kept))
-            own.sort_indices()
-            return Information(sums.A, SparseRows(own), sums.D, self.layout.eliminated)
-        return Information(sums.A, E, sums.D, self.layout.eliminated)
+        own = (sums.values.numpy(), pattern.indices, pattern.indptr)
+        rows = sparse.csr_array(own, shape=(len(pattern.indptr) - 1, sums.kept))
+        return Information(sums.A, SparseRows(rows), sums.D, self.layout.eliminated)
 
     def outer(self, batch: Batch, weight: Tensor | None = None) -> Information:
         """Σ w s sᵀ of the rows' scores: the meat of the sandwich, by the same sums as the information."""
@@ -479,7 +500,7 @@ class Regression(Model):
         layout = self.layout
         columns = self.columns(batch) if columns is None else columns
         if columns is not None:
-            sums = self._sums()
+            sums = self._sums(batch, columns)
             for (a, b), w in weight.items():
                 sums.add(columns[a], None if a == b else columns[b], w)
             return self._information(sums)
@@ -648,9 +669,8 @@ class _Layout:
     kept: int
     position: Tensor  # coordinate of θ → coordinate of A, −1 if eliminated
     eliminated: slice | None
-    narrow: Tensor | None = (
-        None  # where E is large, and sparse: the coordinates of A that are not of a wide term
-    )
+    narrow: Tensor | None = None  # where E is large, and sparse: the coordinates of A that belong to no term
+    patterns: Patterns = field(default_factory=Patterns, compare=False)
 
     def __deepcopy__(self, memo: dict[int, object]) -> _Layout:
         return self  # it does not change
@@ -662,12 +682,13 @@ def _layout(predictors: Sequence[Predictor], size: int) -> _Layout:
     kept = torch.cat([torch.arange(first), torch.arange(first + levels, size)])
     position = torch.full((size,), -1, dtype=torch.long)
     position[kept] = torch.arange(len(kept))
-    others = [position[at : at + n] for p in predictors for _, at, n in p.terms if n > NARROW and at != first]
+    others = [(at, n) for p in predictors for _, at, n in p.terms if at != first]
     narrow = None
-    if others and levels * len(kept) > LARGE:
-        narrow = (
-            torch.ones(len(kept), dtype=torch.bool).index_fill_(0, torch.cat(others), False).nonzero()[:, 0]
-        )
+    if any(n > NARROW for _, n in others) and levels * len(kept) > LARGE:
+        alone = torch.ones(len(kept), dtype=torch.bool)
+        for at, n in others:
+            alone[position[at : at + n]] = False
+        narrow = alone.nonzero()[:, 0]
     return _Layout(size, len(kept), position, slice(first, first + levels) if levels else None, narrow)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels import compiled
+from ..kernels import levels
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -43,7 +43,7 @@ class SparseRows:
         return int(self.matrix.shape[0])
 
     @property
-    def rows(self) -> compiled.Rows:
+    def rows(self) -> levels.Rows:
         """Where each row begins, its columns, its values."""
         return self.matrix.indptr, self.matrix.indices, self.matrix.data
 
@@ -66,21 +66,18 @@ class SparseRows:
         """factor · E; of (L, 1), a factor a row."""
         if isinstance(factor, Tensor) and factor.ndim == 2:
             return self.scaled(factor[:, 0])
-        return SparseRows(self.matrix * float(factor))
+        return self._with(self.matrix.data * float(factor))
 
     __rmul__ = __mul__
 
     def scaled(self, factor: Tensor) -> SparseRows:
         """diag(factor) E, factor (L,)."""
-        out = self.matrix.copy()
-        out.data *= np.repeat(factor.numpy(), np.diff(out.indptr))
-        return SparseRows(out)
+        return self._with(self.matrix.data * np.repeat(factor.numpy(), np.diff(self.matrix.indptr)))
 
-    def with_column(self, at: int, values: Tensor) -> SparseRows:
-        """E with another column `at`, of which every row has a number already; values (L,)."""
-        out = self.matrix.copy()
-        out.data[out.indices == at] = values.numpy()
-        return SparseRows(out)
+    def _with(self, values: np.ndarray) -> SparseRows:
+        """The same pattern, in the same memory, with other values."""
+        own = self.matrix
+        return SparseRows(type(own)((values, own.indices, own.indptr), shape=own.shape, copy=False))
 
     def to(self, dtype: torch.dtype) -> SparseRows:
         """Itself: it is float64 always."""
@@ -96,12 +93,16 @@ class SparseRows:
     def restricted(self, rows: Tensor, columns: Tensor) -> SparseRows:
         return SparseRows(self.matrix[rows.numpy()][:, columns.numpy()].tocsr())
 
+    def squares(self, factor: Tensor) -> Tensor:
+        """Σ_j (E_lj factor_j)², (L,), factor (m,)."""
+        return self._with(self.matrix.data**2) @ factor.square()
+
     def dense(self) -> Tensor:
         return torch.from_numpy(self.matrix.toarray())
 
     def schur(self, A: Tensor, D: Tensor) -> Tensor:
         """A − Eᵀ D⁻¹ E, (m, m), D (L,)."""
-        return compiled.schur(A, self.rows, D)
+        return levels.schur(A, self.rows, D)
 
 
 def written_out(E: Tensor | SparseRows) -> Tensor:
@@ -112,4 +113,4 @@ def row_dots(left: Tensor | SparseRows, M: Tensor, right: Tensor | SparseRows) -
     """Σ_ij left_li M_ij right_lj, (L,)."""
     if not isinstance(left, SparseRows) or not isinstance(right, SparseRows):
         return ((left @ M) * written_out(right)).sum(1)
-    return compiled.row_dots(left.rows, M, right.rows)
+    return levels.row_dots(left.rows, M, right.rows)

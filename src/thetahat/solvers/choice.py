@@ -11,7 +11,7 @@ from ..kernels import compiled
 from ..likelihood import Objective
 from ..models import HMM, Mixture
 from ..protocols import Steers, is_drawn, is_separable, kind_of, layout_of
-from . import closed_form, gauss_newton, interior_point, quantile
+from . import alternating, closed_form, gauss_newton, interior_point, quantile
 from .baum_welch import BaumWelch
 from .closed_form import ClosedForm
 from .em import EM
@@ -92,4 +92,6 @@ def of_likelihood(objective: Objective) -> Solver:
         return GaussNewton()
     if dense > (SPARSE if sparse else DENSE) or costly:
         return LBFGS()
-    return Newton(first=closed_form.by_blocks) if closed_form.is_linear(objective) else Newton()
+    if closed_form.is_linear(objective):
+        return Newton(first=closed_form.by_blocks)
+    return Newton(first=alternating.begin) if alternating.applies(objective) else Newton()

@@ -27,6 +27,7 @@ from ..data.batch import Batch
 from ..errors import BadArgument
 from ..families.links import Identity, Log
 from ..families.normal import Normal
+from ..families.special import LOG_ROOT_2PI
 from ..likelihood import Objective
 from ..likelihood.total import folded
 from ..models.base import family_of
@@ -40,6 +41,10 @@ from .certificate import Certificate
 # n·p²: products in extended precision, a pass of refinement, up to which X is refined (half a second)
 REFINED = 20_000_000
 COARSE = 1e-2  # the largest λ, in standard errors, that rounding may leave
+REFINEMENTS, CLOSE = (
+    4,
+    1e-6,
+)  # of least squares by blocks, and a step, in standard errors, after which none follows
 RANK = 1e-13  # |R_jj| / ‖x_j‖ below this: column j is a combination of those before it
 
 
@@ -87,39 +92,48 @@ def applies(objective: Objective) -> bool:
 
 
 def by_blocks(objective: Objective) -> Tensor | None:
-    """Where Newton's method begins on a normal linear model: the maximum over β at any σ, and over log σ at that β.
+    """Where Newton's method begins on a normal linear model: at its maximum, found by the sums of variance 1.
 
-        β̂ = β + J_ββ⁻¹ g_β,        σ̂² = σ² (1 + g_logσ / Σ w)
+        q(β) = −½ Σ w (y − Xβ)²,      β ← β + (XᵀWX)⁻¹ ∂q/∂β,      σ̂² = −2 q(β̂) / Σ w
 
-    It is the maximum of both but for rounding; None where J_ββ is singular. The information there needs no sums of its own, and the
-    objective remembers it:
+    The second step and those after it refine the first, as far as rounding allows. Of the likelihood there, with n = Σ w,
 
-        J_ββ(σ̂) = J_ββ(σ) σ²/σ̂²,        J_βlogσ = 2 g_β,        J_logσlogσ = 2 (Σ w + g_logσ)
+        ℓ = −n log(σ√2π) + q/σ²,      J_ββ = XᵀWX / σ²,      J_βlogσ = 2 ∂q/∂β / σ² = 0,      J_logσlogσ = −4 q/σ²
+
+    the objective remembers all, so that no pass more is made for it. None where XᵀWX is singular, or the fit is perfect.
     """
-    model, theta = objective.model, objective.theta
-    mean = model.predictors[0]
-    at = torch.arange(mean.start, mean.start + mean.size)
-    t = objective.taylor(theta, order=2)
-    factor = None if t.information is None else t.information.restrict(at).factor()
-    if factor is None or t.information is None:
-        return None
-    theta = theta.index_put((at,), theta[at] + factor.solve(t.gradient[at]))
+    model, theta, n = objective.model, objective.theta, objective.observations
     scale = model.predictors[1] if len(model.predictors) > 1 else None
-    J, ratio = t.information, 1.0
-    if scale is not None:
-        if not isinstance(scale.spec.link, Log):
-            return None
-        ratio = 1 + float(objective.taylor(theta, order=1).gradient[scale.start]) / objective.observations
-        ratio = ratio if ratio > 0 else 1.0
-        theta[scale.start] += 0.5 * math.log(ratio)
-    if not bool(torch.isfinite(theta).all()):
+    if scale is not None and not isinstance(scale.spec.link, Log):
         return None
-    here = objective.taylor(theta, order=1)
+    sums = objective.terms[0].summed
+    at = sums(partial(model.squares, theta=theta, order=2))
+    J = at.information
     if scale is not None:
-        row = 2 * here.gradient
-        row[scale.start] += 2 * objective.observations
-        J = J.times(1 / ratio).with_row(scale.start, row)
-    objective.remember(theta, Taylor(here.value, here.gradient, J))
+        J = J.with_diagonal(scale.start, n)
+    factor = J.factor()
+    if factor is None or factor.pivot < RANK:
+        return None
+    for _ in range(REFINEMENTS):
+        step = factor.solve(at.gradient)
+        theta = theta + step
+        gap = float(at.gradient @ step)
+        at = sums(partial(model.squares, theta=theta, order=1))
+        q = float(at.value)
+        variance = -2 * q / n if scale is not None else model.fixed["scale"] ** 2
+        if not (math.isfinite(q) and 0 < variance < math.inf):
+            return None
+        if gap <= CLOSE**2 * variance:  # of the step that was made: what is left is far below it
+            break
+    gradient = at.gradient / variance
+    J = J.times(1 / variance)
+    if scale is not None:
+        theta[scale.start] = 0.5 * math.log(variance)
+        gradient[scale.start] = -2 * q / variance - n
+        J = J.with_diagonal(scale.start, -4 * q / variance)
+    J.known = factor.rescaled(J)
+    value = -n * (LOG_ROOT_2PI + 0.5 * math.log(variance)) + q / variance
+    objective.remember(theta, Taylor(torch.tensor(value, dtype=torch.float64), gradient, J))
     return theta
 
 

@@ -187,8 +187,8 @@ class Newton:
         ):
             d = corrected(objective, sample, state.theta, state.information, state.factor, d)
         # far from the maximum J changes too much along the step for the old one to steer the next: it is
-        # summed anew in the same pass. A subsample's steers on only where J costs p gradients
-        dear = state.borrowed and taylor_of(objective.model) is None
+        # summed anew in the same pass. What was borrowed steers on where J costs many gradients
+        dear = state.borrowed and not _gradient_is_cheap(objective)
         near = dear or (state.decrement < self.keep_below and not state.borrowed)
         keep = (objective.rows or 0) > self.keep_above and state.factor is not None and near
         if keep and _in_double(objective) and isinstance(objective, Objective):
@@ -405,7 +405,7 @@ def _gradient_is_cheap(objective: ObjectiveLike) -> bool:
     """Whether a gradient takes half the time of an information: of a family whose rows are compiled too, in memory."""
     model, streamed = objective.model, isinstance(objective, Objective) and objective.streamed
     family = model.family if isinstance(model, HasFamily) else None
-    return not streamed and isinstance(family, Compiled) and family.compiled is not None
+    return _in_double(objective) and not streamed and isinstance(family, Compiled) and family.compiled is not None
 
 
 def _scale(J: Information, before: Tensor | None) -> Tensor:

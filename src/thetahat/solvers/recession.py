@@ -125,14 +125,14 @@ def _grows(objective: Objective, log_prob: Tensor, rows: Tensor) -> int | None:
 
 
 def separated(
-    model: Regression, objective: Objective, certificate: Certificate, held: Tensor
+    model: Regression, objective: Objective, certificate: Certificate, held: Tensor, *, levels: bool = False
 ) -> Certificate | None:
-    """The direction that separates rows, proven by a linear programme: whatever θ, every larger multiple
-    of it is more probable."""
-    from .separation import separation  # brings scipy.optimize, which takes long to load
+    """The direction that separates rows, proven by a linear programme (levels: of whole levels of categories, by their sums):
+    whatever θ, every larger multiple of it is more probable."""
+    from .separation import levels_separated, separation  # brings scipy.optimize, which takes long to load
 
     source = objective.terms[0].source
-    found = separation(model, source, held.numpy())
+    found = (levels_separated if levels else separation)(model, source, held.numpy())
     if found is None:
         return None
     direction = torch.from_numpy(found.direction)

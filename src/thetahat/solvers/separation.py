@@ -30,6 +30,7 @@ from scipy import sparse
 from scipy.optimize import linprog
 from torch import Tensor
 
+from ..data.batch import Batch
 from ..data.source import Source
 from ..models.regression import Predictor, Regression
 
@@ -81,6 +82,65 @@ def separation(model: Regression, source: Source, held: np.ndarray | None = None
         _distinct(sparse.vstack(equality).tocsr()),
         counted,
     )
+
+
+def levels_separated(model: Regression, source: Source, held: np.ndarray) -> Separation | None:
+    """Of the separated rows those of whole levels of a category (all y = 0 of a Poisson's), found by a sum over the rows of
+    each: what is looked for where a linear programme of all coordinates would be too large.
+
+    A level is separated along its own coordinate; the reference level along the constant, and every other level against it.
+    """
+    parts: list[_Cone] = []
+    for batch in source.batches():
+        cone = model.family.recession(batch["y"], **model.extras(batch))
+        if cone is None:
+            return None
+        A, pinned = _on_links(model, *cone)
+        used = batch.count.numpy() > 0 if batch.counted else np.ones(len(batch), dtype=bool)
+        parts.append(_Cone(batch, A.numpy(), pinned.numpy(), used))
+    direction, found = (
+        np.zeros(model.layout.size),
+        np.zeros(sum(len(part.used) for part in parts), dtype=bool),
+    )
+    for j, p in _free(model):
+        for term, first, levels in p.terms:
+            own = slice(first, first + levels)
+            if not levels or p.design.coded[term].numeric or held[own].any():
+                continue
+            code = f"code{p.slot}.{term}"
+            for sign in (-1.0, 1.0):
+                harmed, helped = np.sum([part.counts(code, levels, j, sign) for part in parts], axis=0)
+                apart = (harmed == 0) & (helped > 0)
+                apart[0] &= p.design.intercept and not held[p.start]
+                if apart.any():
+                    direction[own] += sign * (apart[1:] - float(apart[0]))
+                    direction[p.start] += sign * float(apart[0])
+                    found |= np.concatenate([apart[part.batch[code].numpy()] & part.used for part in parts])
+    if not found.any():
+        return None
+    every = bool(found[np.concatenate([part.used for part in parts])].all())
+    return Separation(direction, np.flatnonzero(found), complete=every)
+
+
+@dataclass(frozen=True)
+class _Cone:
+    """Rows, and of each the directions of its η along which it never becomes less probable: A (n, m, k), pinned (n, m)."""
+
+    batch: Batch
+    A: np.ndarray
+    pinned: np.ndarray
+    used: np.ndarray
+
+    def counts(self, code: str, levels: int, j: int, sign: float) -> tuple[np.ndarray, np.ndarray]:
+        """How many rows of each level, (1 + levels,), become less probable as η_j rises (falls, of sign −1); and how many
+        more, if none of their conditions is broken."""
+        along, codes = sign * self.A[:, :, j], self.batch[code].numpy()
+        worse = np.any((along < 0) | (self.pinned & (along != 0)), axis=1)
+        better = np.any(along > 0, axis=1)
+        return (
+            np.bincount(codes, worse & self.used, levels + 1),
+            np.bincount(codes, better & self.used, levels + 1),
+        )
 
 
 def _free(model: Regression) -> list[tuple[int, Predictor]]:
