@@ -6,6 +6,7 @@ from shutil import which
 
 import pytest
 import torch
+import torch._inductor.config
 
 import thetahat as th
 
@@ -118,6 +119,18 @@ def test_a_compiled_run_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
     again = th.maximize(ppo(True)[0], solver=th.Stochastic(steps=10, **parts))
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@torch._inductor.config.patch({"cpp.cxx": (None, "a-compiler-that-is-not-there")})
+def test_without_a_compiler_the_run_is_not_compiled():
+    """A warning names what is missing, and the numbers are those of the run that is not compiled."""
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler"):
+        objective, _ = ppo(True)
+    with pytest.warns(UserWarning, match="not compiled"):
+        found, ours = run(objective, 6, compile=True)
+    _, thetas = run(ppo(False)[0], 6)
+    assert not found[-1].failure
+    assert torch.equal(ours[-1], thetas[-1])
 
 
 def test_large_networks_keep_the_optimiser_outside():

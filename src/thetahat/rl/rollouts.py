@@ -167,7 +167,8 @@ class Rollouts:
         self._rows: Batch | None = None
         self._left: list[Tensor] = []  # rows of the pass under way, a step each
         self._restored = False
-        self._graph = WholeRollout(self.environments, num_steps, greedy) if compile and num_steps else None
+        whole = compile and num_steps is not None and self.environments.vector.compiled
+        self._graph = WholeRollout(self.environments, num_steps or 1, greedy) if whole else None
         self._seen: Tensor | None = None  # the states of the last pass, which normalisers have not been shown
 
     @property

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..data.source import told
 from ..errors import BadArgument
+from ..solvers.compiled import can_compile
 from ..solvers.compiled import compiled as graph_of
 from ..types import Named, Plain, Settings, Space, name_of
 from .classic_control import CLASSIC
@@ -109,8 +110,8 @@ class TensorVector:
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.generator = torch.Generator()
         self.state = self.fresh = torch.zeros(0)
-        self.compiled = compiled
-        self._played: Callable[..., tuple[Tensor, ...]] = graph_of(_played) if compiled else _played
+        self.compiled = compiled and can_compile()
+        self._played: Callable[..., tuple[Tensor, ...]] = graph_of(_played) if self.compiled else _played
         self.steps = np.zeros(num_envs, dtype=np.int64)
 
     @property

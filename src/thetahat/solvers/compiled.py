@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.devices import CPU
 from ..likelihood import LogLikelihood
 from ..models.base import log_prob_of, objective_of
 from ..models.taylor import weighted
@@ -77,6 +78,25 @@ class WholeStep:
                 p.grad = g if p.grad is None else p.grad + g
         out: Tensor = value
         return out
+
+
+def can_compile(device: torch.device = CPU) -> bool:
+    """Whether torch.compile has what it needs on a device: on a CPU a C++ compiler. A warning says so where it has not."""
+    if device.type != "cpu":
+        return True
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        warnings.warn(
+            "compile=True: torch.compile finds no C++ compiler (g++, or what the environment's CXX names). The run is not "
+            "compiled.",
+            stacklevel=3,
+        )
+        return False
+    return True
 
 
 def options() -> dict[str, Any]:

@@ -39,6 +39,7 @@ from . import checkpoint as checkpoints
 from . import replicas
 from .background import Writer
 from .certificate import Certificate
+from .compiled import can_compile
 from .diagnostics import diagnosed
 from .failure import LOWER, Failure, comparable, failure_of
 from .gradient import DISTRIBUTED, StepGradient
@@ -398,9 +399,9 @@ class Stochastic:
                 "a prior has no weight against data without end: give a source that knows its size, or no "
                 "prior."
             )
-        engine = StepGradient(
-            objective, self.accumulation_steps, self.precision, self.compile, self.distributed
-        )
+        first = next(iter(objective.parameters()), None)
+        compile = self.compile and (first is None or can_compile(first.device))
+        engine = StepGradient(objective, self.accumulation_steps, self.precision, compile, self.distributed)
         movers = optimisers(
             self.optimiser,
             engine.parameters,
@@ -413,7 +414,7 @@ class Stochastic:
         )
         if many is not None:
             replicas.check_optimisers(movers, self.optimiser)
-        elif self.compile and self.precision != torch.float16:
+        elif compile and self.precision != torch.float16:
             engine.updates(movers, self.max_grad_norm)
         _label(objective, "raw")
         statistics = Statistics(engine.module if self.ema_decay is not None else nn.Module())
