@@ -16,13 +16,15 @@ pytestmark = [
 ]
 
 
-def ppo(compile, epochs=3, batch_size=64):
+def ppo(compile, epochs=3, batch_size=64, normalise=False):
+    """normalise : the states, by a layer that policy and value function share"""
     rollouts = th.rl.Rollouts(
         "CartPole-v1", 4, num_steps=16, epochs=epochs, batch_size=batch_size, vectorization="tensor",
         compile=compile,
     )  # fmt: skip
-    policy = th.rl.Policy(th.networks.mlp(4, 8, 2, "tanh", seed=0))
-    value = th.rl.Value(th.networks.mlp(4, 8, 1, "tanh", seed=1))
+    layer = [th.networks.Normaliser(4)] if normalise else []
+    policy = th.rl.Policy(torch.nn.Sequential(*layer, th.networks.mlp(4, 8, 2, "tanh", seed=0)))
+    value = th.rl.Value(torch.nn.Sequential(*layer, th.networks.mlp(4, 8, 1, "tanh", seed=1)))
     rollouts.advantage = th.rl.GAE(value, normalise=True)
     weights = th.rl.Clipped(0.2)
     return th.LogLikelihood(policy, rollouts, weights) + th.LogLikelihood(value, rollouts), weights
@@ -47,12 +49,13 @@ def run(objective, steps, **settings):
     return states, thetas
 
 
-@pytest.mark.parametrize("most", [None, 0.5])
-def test_ppo_by_one_graph_a_step_is_ppo(most):
+@pytest.mark.parametrize(("most", "normalise"), [(None, False), (0.5, True)])
+def test_ppo_by_one_graph_a_step_is_ppo(most, normalise):
     """Eight passes, rollouts compiled too: θ, values and norms of 24 steps, what the weights measure, AdamW's moments."""
-    (objective, weights), (compiled, own) = ppo(False), ppo(True)
+    (objective, weights), (compiled, own) = (ppo(compile, normalise=normalise) for compile in (False, True))
     states, thetas = run(objective, 24, max_grad_norm=most)
     found, ours = run(compiled, 24, max_grad_norm=most, compile=True)
+    assert compiled.terms[0].source._graph.possible
     update = found[-1].work.engine.update
     assert update is not None
     assert update.possible
