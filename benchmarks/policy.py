@@ -1,18 +1,19 @@
 """CartPole-v1: PPO through `fit` beside Stable-Baselines3's, at identical settings and at settings of our
 own.
 
-    python benchmarks/policy.py --sb3 PYTHON [--seeds 10] [--results FILE]
+    python benchmarks/policy.py --sb3 PYTHON [--seeds 10] [--same-seeds 5] [--results FILE]
 
 PYTHON is an interpreter that has stable-baselines3 (which may ask for another gymnasium, hence not this one).
 Identical settings are those that RL Zoo tuned for it: 8 environments, 32 steps each, 20 epochs of batches of
 256, γ 0.98, λ 0.8, Adam at a rate falling from 1e-3, norms clipped at 0.5, two 64 × 64 tanh networks, 100,000
-steps; the clip range is 0.2 throughout for both. Our own settings (the same networks; the same networks with ReLU
-and many environments; or a linear policy beside a value function of one hidden layer) were chosen on seeds from 100
-on; those reported are 0, 1, 2 …
+steps; the clip range is 0.2 throughout for both. Our own settings (the same networks, of states that a running mean and
+variance normalise; the same networks with ReLU and many environments, with and without that; or a linear policy beside a
+value function of one hidden layer) were chosen on seeds from 100 on; those reported are 0, 1, 2 …
 
 Compiled: `Rollouts(vectorization="tensor", compile=True)` and `Stochastic(compile=True)`. What the first pass takes
 longer than the median pass is compilation; it is told apart, in seconds of the wall (compilers are processes of their
-own), and no part of the other figures. torch keeps what it compiled: a second process takes less.
+own), and no part of the other figures. torch keeps what it compiled: a second process takes less. The first run of
+compiled settings, which may be the machine's first, is told apart once more.
 
 Steps a second: everything that learning does, nothing of the evaluation. Time to 490: seconds of learning
 until twenty greedy episodes, in environments of their own, looked at every 2,048 steps (4,096, where a pass has as
@@ -42,15 +43,19 @@ IDENTICAL = {
     "total": 100_000,
     "batch": 256,
 }
-OWN = {
+OWN: dict[str, Any] = {
     "copies": 16,
     "length": 32,
     "epochs": 10,
     "rate": 2e-2,
     "discount": 0.99,
-    "trace": 1.0,
+    "trace": 0.95,
     "total": 50_000,
     "batch": 512,
+    "normalise": True,
+    "scale": 10.0,
+    "most": None,
+    "clip": 0.1,
 }
 WIDE = {
     "copies": 128,
@@ -63,13 +68,26 @@ WIDE = {
     "batch": 1024,
     "activation": "relu",
 }
-LINEAR = OWN | {"epochs": 8, "rate": 4e-2, "trace": 0.95, "policy": (), "value": (64,)}
+NORMALISED = WIDE | {"copies": 64, "normalise": True, "scale": 10.0, "most": None}
+LINEAR = {
+    "copies": 16,
+    "length": 32,
+    "epochs": 8,
+    "rate": 4e-2,
+    "discount": 0.99,
+    "trace": 0.95,
+    "total": 50_000,
+    "batch": 512,
+    "policy": (),
+    "value": (64,),
+}
 
 PEER = "Stable-Baselines3"
 OURS: dict[str, dict[str, Any]] = {
     "thetahat, its own settings": OWN,
     "thetahat, its own settings, compiled": OWN | {"compiled": True},
-    "thetahat, 128 environments, ReLU, compiled": WIDE | {"compiled": True},
+    "thetahat, 64 environments, ReLU, compiled": NORMALISED | {"compiled": True},
+    "thetahat, 128 environments, ReLU, states as they are, compiled": WIDE | {"compiled": True},
     "thetahat, its own settings, a linear policy": LINEAR,
 }
 SAME: dict[str, dict[str, Any]] = {
@@ -81,17 +99,27 @@ SAME: dict[str, dict[str, Any]] = {
 def ours(
     seed: int, copies: int, length: int, epochs: int, rate: float, discount: float, trace: float, total: int, batch: int,
     policy: tuple[int, ...] = (64, 64), value: tuple[int, ...] = (64, 64), activation: str = "tanh", compiled: bool = False,
+    normalise: bool = False, scale: float = 1.0, most: float | None = 0.5, clip: float = 0.2,
 ) -> dict[str, Any]:  # fmt: skip
+    """normalise : the states, by their running mean and variance; scale : σ of the value function's term; most : the
+    largest norm of the gradient"""
     import torch
+    from torch import nn
 
     import thetahat as th
     from thetahat.rl.rollouts import returns
 
     torch.set_num_threads(1)
-    chooses = th.rl.Policy(th.networks.mlp(4, policy, 2, activation, seed=seed))
-    expects = th.rl.Value(th.networks.mlp(4, value, 1, activation, seed=seed + 1000))
+    networks = [
+        th.networks.mlp(4, policy, 2, activation, seed=seed),
+        th.networks.mlp(4, value, 1, activation, seed=seed + 1000),
+    ]
     with torch.no_grad():
-        chooses.network[-1].weight.mul_(0.01)  # all actions equally probable at the start, as there
+        networks[0][-1].weight.mul_(0.01)  # all actions equally probable at the start, as there
+    if normalise:
+        layer = th.networks.Normaliser(4)
+        networks = [nn.Sequential(layer, network) for network in networks]
+    chooses, expects = th.rl.Policy(networks[0]), th.rl.Value(networks[1], scale)
     advantage = th.rl.GAE(expects, discount, trace, normalise=True)
     rollouts = th.rl.Rollouts(
         ENVIRONMENT,
@@ -104,11 +132,11 @@ def ours(
         vectorization="tensor" if compiled else "gymnasium",
         compile=compiled,
     )
-    objective = th.LogLikelihood(chooses, rollouts, th.rl.Clipped(0.2)) + th.LogLikelihood(expects, rollouts)
+    objective = th.LogLikelihood(chooses, rollouts, th.rl.Clipped(clip)) + th.LogLikelihood(expects, rollouts)
     passes = total // (copies * length)
     steps = epochs * -(-copies * length // batch)
     solver = th.Stochastic(
-        steps=steps * passes, learning_rate=rate, lr_schedule="linear", max_grad_norm=0.5, in_place=True, compile=compiled
+        steps=steps * passes, learning_rate=rate, lr_schedule="linear", max_grad_norm=most, in_place=True, compile=compiled
     )  # fmt: skip
     state, each, walls, reached, greedy = solver.start(objective), [], [], None, 0.0
     for i in range(passes):
@@ -222,7 +250,9 @@ def against(kinds: dict[str, list[dict[str, Any]]]) -> list[str]:
     for name in SAME:
         pace = [
             (a["steps"] / a["seconds"]) / (b["steps"] / b["seconds"])
-            for a, b in zip(kinds[name], kinds[PEER], strict=True)
+            for a, b in zip(
+                kinds[name], kinds[PEER], strict=False
+            )  # as many as there are of the identical settings
         ]
         lines.append(
             f"{name}: {np.median(pace):.2f} times the steps a second of {PEER} (pairs of runs: "
@@ -245,7 +275,7 @@ def main() -> None:
     )
     parser.add_argument("--sb3", metavar="PYTHON")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--peer-seeds", type=int, default=5)
+    parser.add_argument("--same-seeds", type=int, default=5)
     parser.add_argument("--results", type=Path)
     given = parser.parse_args()
     kinds: dict[str, list[dict[str, Any]]] = {name: [] for name in (*OURS, *SAME)}
@@ -254,16 +284,16 @@ def main() -> None:
     for seed in range(given.seeds):  # in turn, so that a machine whose speed moves is fair to all
         for name, settings in OURS.items():
             kinds[name].append(ours(seed, **settings))
-        if seed < given.peer_seeds:
+        if given.sb3:
+            kinds[PEER].append(of_peer(given.sb3, seed, IDENTICAL["total"]))
+        if seed < given.same_seeds:
             for name, settings in SAME.items():
                 kinds[name].append(ours(seed, **settings))
-            if given.sb3:
-                kinds[PEER].append(of_peer(given.sb3, seed, IDENTICAL["total"]))
         print({name: runs[-1] for name, runs in kinds.items() if runs}, flush=True)
     lines = [
         "# CartPole-v1: PPO, one thread, seconds of CPU",
         "",
-        f"{given.seeds} seeds of our own settings, {given.peer_seeds} of the identical ones; medians; greedy "
+        f"{given.seeds} seeds of our own settings and of {PEER}, {given.same_seeds} of the identical ones; medians; greedy "
         f"return of {EPISODES} episodes at the end: interquartile mean over seeds, 95 % bootstrap interval. Compilation: "
         "once, seconds of the wall, not in the other columns. What is not compiled plays gymnasium's own vectorised CartPole.",
         "",

@@ -962,6 +962,23 @@ class HasMinibatches(Protocol):
 
 
 @runtime_checkable
+class HasEqualBatches(Protocol):
+    """A source drawn from the model that knows whether all its batches have as many terms: a compiled step is then one of
+    fixed lengths. `solvers.compiled` asks.
+
+    Examples
+    --------
+    >>> class Steady:
+    ...     equal_batches = True
+    >>> isinstance(Steady(), HasEqualBatches)
+    True
+    """
+
+    @property
+    def equal_batches(self) -> bool: ...
+
+
+@runtime_checkable
 class Restores(Protocol):
     """A source with a state of its own (environments, a memory). Checkpoints ask, so that a run goes on
     exactly.

@@ -91,31 +91,42 @@ def test_spaces_limits_and_first_states_are_gymnasiums(name):
 
 
 def by_hand(environment, limit, actions, seed):
-    """One environment's steps, as gymnasium describes "next step": the step after an end gives a first state."""
-    generator, state, t, over = torch.Generator().manual_seed(seed), None, 0, False
+    """One environment's steps, as gymnasium describes "same step": where an episode ends, what is shown is the first
+    state of the next, and the last state is told apart."""
+    generator, t = torch.Generator().manual_seed(seed), 0
     state = environment.reset(1, generator)
     for action in actions:
-        if over:
-            state, t, over = environment.reset(1, generator), 0, False
-            yield state, 0.0, False, False
-            continue
-        state, reward, ended = environment.step(state, torch.tensor([action]))
-        t += 1
-        over = bool(ended) or t >= limit
-        yield state, float(reward), bool(ended), t >= limit
+        last, reward, ended = environment.step(state, torch.tensor([action]))
+        t, cut = t + 1, t + 1 >= limit
+        state = environment.reset(1, generator) if bool(ended) or cut else last
+        t = 0 if bool(ended) or cut else t
+        yield state, last, float(reward), bool(ended), cut
 
 
-def test_episodes_begin_anew_in_the_step_after_their_end():
+def test_episodes_begin_anew_in_the_step_of_their_end():
     vector, actions = TensorVector(CLASSIC["CartPole-v1"](), 1, 7), [1] * 25 + [0, 1] * 20
     vector.reset(seed=3)
     expected = list(by_hand(CLASSIC["CartPole-v1"](), 7, actions, 3))
-    cut = 0
-    for action, (state, reward, terminated, truncated) in zip(actions, expected, strict=True):
-        shown, r, e, t, _ = vector.step(np.array([action]))
+    ended = 0
+    for action, (state, last, reward, terminated, truncated) in zip(actions, expected, strict=True):
+        shown, r, e, t, info = vector.step(np.array([action]))
         assert np.array_equal(shown, state.float().numpy())
         assert (r[0], bool(e[0]), bool(t[0])) == (reward, terminated, truncated)
-        cut += truncated
-    assert cut > 3
+        assert ("final_obs" in info) == (terminated or truncated)
+        if "final_obs" in info:
+            assert np.array_equal(info["final_obs"], last.float().numpy())
+        ended += terminated or truncated
+    assert ended > 5
+
+
+def test_first_states_are_the_same_however_many_are_asked_for():
+    at_once, one_by_one = (TensorVector(CLASSIC["Acrobot-v1"](), 3) for _ in range(2))
+    for vector in (at_once, one_by_one):
+        vector.reset(seed=1)
+    many = at_once.first_states(200)
+    assert torch.equal(many, torch.cat([one_by_one.begin(1) for _ in range(200)]))
+    assert torch.equal(at_once.begin(7), many[:7])
+    assert torch.equal(at_once.begin(7), many[7:14])
 
 
 def test_trajectories_have_gymnasiums_distribution():

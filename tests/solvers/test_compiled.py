@@ -22,9 +22,9 @@ pytestmark = [
 ]
 
 
-def ppo(weights, known=True):
+def ppo(weights, known=True, vectorization="tensor"):
     """known : whether the policy is told the actions, or takes as many as its network has outputs"""
-    rollouts = th.rl.Rollouts("CartPole-v1", 4, num_steps=16, epochs=1, vectorization="tensor")
+    rollouts = th.rl.Rollouts("CartPole-v1", 4, num_steps=16, epochs=1, vectorization=vectorization)
     policy = th.rl.Policy(th.networks.mlp(4, 8, 2, "tanh", seed=0), rollouts.actions if known else None)
     value = th.rl.Value(th.networks.mlp(4, 8, 1, "tanh", seed=1))
     rollouts.advantage = th.rl.GAE(value)
@@ -120,7 +120,7 @@ def test_a_weighting_that_asks_for_numbers_is_compiled_in_parts():
 
 def test_one_graph_serves_passes_of_every_length():
     """Passes of a policy have as many transitions as there are no first states in them: no new graph for each."""
-    objective = ppo(th.rl.Clipped())
+    objective = ppo(th.rl.Clipped(), vectorization="gymnasium")
     rollouts = objective.terms[0].source
     solver = th.Stochastic(steps=12, held_out=None, compile=True, in_place=True)
     state, lengths, graphs = solver.start(objective), [], []

@@ -5,6 +5,12 @@ action space.
     MultiDiscrete    π(a) = Π_j softmax(f_j)_{a_j}                        f (…, Σ K_j)
     SquashedNormal   a = c + h ∘ tanh u,  u ~ Normal(m, e^s)              f = (m, s), (…, 2k);   c, h: middle and half-width of the box
 
+A draw is a function of the parameters and of noise that does not depend on them, so that the noise of many draws can be
+drawn beforehand:
+
+    Discrete, MultiDiscrete    argmax_a softmax(f)_a / e_a,    e_a ~ Exponential(1)         (as torch.multinomial does)
+    SquashedNormal             u = m + e^s z,    z ~ Normal(0, 1)
+
 What is recorded of a squashed action is u: at the edge of the box tanh has no inverse in finite precision.
 Its density is that of a,
 
@@ -39,16 +45,28 @@ class Discrete:
 
     def log_prob(self, f: Tensor, action: Tensor) -> Tensor:
         """log π(a), (…)."""
-        return torch.log_softmax(f, -1).gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
+        return _log_softmax_at(f, action)
+
+    def noise(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What a draw needs, of the shape and type of f."""
+        return torch.empty_like(f).exponential_(generator=generator)
+
+    def drawn(self, f: Tensor, noise: Tensor) -> Tensor:
+        """The action that this noise makes of the parameters."""
+        return (torch.softmax(f, -1) / noise).argmax(-1)
 
     def draw(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
-        return torch.multinomial(torch.softmax(f, -1), 1, generator=generator).squeeze(-1)
+        return self.drawn(f, self.noise(f, generator))
 
     def mode(self, f: Tensor) -> Tensor:
         return f.argmax(-1)
 
-    def sent(self, action: Tensor) -> np.ndarray:
+    def taken(self, action: Tensor) -> Tensor:
         """As the environment takes it."""
+        return action
+
+    def sent(self, action: Tensor) -> np.ndarray:
+        """The same as an array."""
         return action.cpu().numpy()
 
 
@@ -62,17 +80,25 @@ class MultiDiscrete:
         self.outputs = sum(self.sizes)
 
     def log_prob(self, f: Tensor, action: Tensor) -> Tensor:
-        each = [
-            Discrete(part.shape[-1]).log_prob(part, action[..., j])
-            for j, part in enumerate(f.split(self.sizes, -1))
-        ]
+        each = [_log_softmax_at(part, action[..., j]) for j, part in enumerate(f.split(self.sizes, -1))]
         return torch.stack(each).sum(0)
 
+    def noise(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
+        parts = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in f.split(self.sizes, -1)]
+        return torch.cat([p.exponential_(generator=generator) for p in parts], -1)
+
+    def drawn(self, f: Tensor, noise: Tensor) -> Tensor:
+        parts = zip(f.split(self.sizes, -1), noise.split(self.sizes, -1), strict=True)
+        return torch.stack([(torch.softmax(p, -1) / e).argmax(-1) for p, e in parts], -1)
+
     def draw(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
-        return torch.stack([Discrete(p.shape[-1]).draw(p, generator) for p in f.split(self.sizes, -1)], -1)
+        return self.drawn(f, self.noise(f, generator))
 
     def mode(self, f: Tensor) -> Tensor:
         return torch.stack([p.argmax(-1) for p in f.split(self.sizes, -1)], -1)
+
+    def taken(self, action: Tensor) -> Tensor:
+        return action
 
     def sent(self, action: Tensor) -> np.ndarray:
         return action.cpu().numpy()
@@ -112,7 +138,9 @@ class SquashedNormal:
         self.shape = np.asarray(low).shape
         self.outputs = 2 * len(self.low)
         self.dtype = np.dtype(dtype)
-        self._edges = _within(self.low, self.high, self.dtype)
+        edges = _within(self.low, self.high, self.dtype)
+        middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
+        self._box = tuple(torch.from_numpy(np.asarray(v)) for v in (middle, half, *edges))
 
     def log_prob(self, f: Tensor, action: Tensor) -> Tensor:
         m, s = f.chunk(2, -1)
@@ -121,18 +149,33 @@ class SquashedNormal:
         slope = 2 * (math.log(2) - action - F.softplus(-2 * action))  # log(1 − tanh² u)
         return (-0.5 * z.square() - s - 0.5 * math.log(2 * math.pi) - torch.log(half) - slope).sum(-1)
 
-    def draw(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
+    def noise(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
+        m = f.chunk(2, -1)[0]
+        return torch.randn(m.shape, generator=generator, dtype=m.dtype, device=m.device)
+
+    def drawn(self, f: Tensor, noise: Tensor) -> Tensor:
         m, s = f.chunk(2, -1)
-        return m + torch.exp(s) * torch.randn(m.shape, generator=generator, dtype=m.dtype, device=m.device)
+        return m + torch.exp(s) * noise
+
+    def draw(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.drawn(f, self.noise(f, generator))
 
     def mode(self, f: Tensor) -> Tensor:
         return f.chunk(2, -1)[0]
 
+    def taken(self, action: Tensor) -> Tensor:
+        middle, half, low, high = self._box
+        a = (middle + half * torch.tanh(action.double())).to(low.dtype)
+        a = torch.minimum(torch.maximum(a, low), high)
+        return a.reshape(*a.shape[:-1], *self.shape)
+
     def sent(self, action: Tensor) -> np.ndarray:
-        middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
-        a = np.clip((middle + half * np.tanh(action.cpu().double().numpy())).astype(self.dtype), *self._edges)
-        out: np.ndarray = a.reshape(*a.shape[:-1], *self.shape)
-        return out
+        return self.taken(action.cpu()).numpy()
+
+
+def _log_softmax_at(f: Tensor, action: Tensor) -> Tensor:
+    """log softmax(f)_a, (…)."""
+    return torch.log_softmax(f, -1).gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
 
 
 def _within(low: np.ndarray, high: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import BadArgument, BadSave, DataError, MissingExtra, NotFinite
 from ..types import Named, Plain, Settings, Space, name_of
@@ -171,6 +173,11 @@ class Environments:
         self.state: Array = np.zeros(0)
         self.over, self.steps = np.zeros(num_envs, dtype=bool), 0
 
+    @property
+    def always_counts(self) -> bool:
+        """Whether every step of every environment is a transition."""
+        return not self._next
+
     def reset(self, seed: int) -> Array:
         """New episodes in all environments: their first states, (B, …)."""
         self.steps = 0
@@ -217,6 +224,22 @@ class Environments:
             mask,
             ahead,
         )
+
+    def went_on(self, shown: Tensor, reward: Tensor, ended: Tensor) -> None:
+        """Many steps were made at once: what they led to, (B, T, …), is checked, and they are counted.
+
+        Raises
+        ------
+        NotFinite, DataError
+            as `step`
+        """
+        T, fine = reward.shape[1], bool(torch.isfinite(shown).all()) and bool(torch.isfinite(reward).all())
+        for t in range(T):
+            self.steps += 1
+            if not fine or t == 0:
+                self._checked(shown[:, t].numpy(), "state")
+                self._checked(reward[:, t].numpy(), "reward")
+        self.over = ended[:, -1].numpy()
 
     def _allowed(
         self, info: Settings, terminated: Array, before: Array | None

@@ -16,6 +16,7 @@ from ..data.source import evaluating, told
 from ..errors import BadArgument, DataError
 from ..protocols import Measured, Observes
 from ..types import ModelLike, Plain, Settings
+from .compiled_rollout import WholeRollout
 from .environments import Environments, Transition
 from .masks import given
 from .reward_scale import RewardScale
@@ -98,7 +99,8 @@ class Rollouts:
         "gymnasium": environments as gymnasium makes many of one; "tensor": all of them are one tensor, of gymnasium's
         classic controls (the same dynamics, to the last digit) and of a `TensorEnvironment`
     compile
-        the step of environments that are tensors by torch.compile (the first takes seconds)
+        by torch.compile, for environments that are tensors: with `num_steps` a whole pass, policy and environments, is one
+        call; else their step (the first takes seconds)
 
     Raises
     ------
@@ -165,6 +167,8 @@ class Rollouts:
         self._rows: Batch | None = None
         self._left: list[Tensor] = []  # rows of the pass under way, a step each
         self._restored = False
+        whole = compile and num_steps is not None and self.environments.vector.compiled
+        self._graph = WholeRollout(self.environments, num_steps or 1, greedy) if whole else None
         self._seen: Tensor | None = None  # the states of the last pass, which normalisers have not been shown
 
     @property
@@ -220,6 +224,16 @@ class Rollouts:
                 continue
             self._rows = _rows(whole)
             self._left = self._order(len(self._rows))
+
+    @property
+    def equal_batches(self) -> bool:
+        """Whether every step takes as many terms: no step of an environment does nothing but begin anew."""
+        n = self.num_envs * (self.num_steps or 0)
+        return (
+            n > 0
+            and self.environments.always_counts
+            and (self._undivided(n) or n % (self.batch_size or 1) == 0)
+        )
 
     def _order(self, n: int) -> list[Tensor]:
         """The rows of each step that a pass of n transitions is used for."""
@@ -303,6 +317,9 @@ class Rollouts:
         self._seen = None
 
     def _drawn(self, model: Player) -> Batch:
+        whole = self._whole(model) if self._graph is not None else None
+        if whole is not None:
+            return whole
         steps = self._steps(model)
         state, mask = next(steps)
         while True:
@@ -313,16 +330,41 @@ class Rollouts:
             except StopIteration as ended:
                 return ended.value  # type: ignore[no-any-return]
 
-    def _steps(
-        self, model: Plain
-    ) -> Generator[tuple[Tensor, np.ndarray | None], tuple[Tensor, Tensor], Batch]:
-        """A pass, step by step: yields the states and their action masks, is sent (actions, their log π), and returns
-        the batch. Several seeds play side by side by it (`seeds`)."""
+    def _begin(self) -> None:
+        """New episodes, where none is to go on."""
         if self.num_steps is None or not self.under_way:
             self.environments.reset(int(torch.randint(2**31 - 1, (), generator=self.generator)))
             self._return[:], self.under_way = 0, True
             if self._scale is not None:
                 self._scale.begin()
+
+    def _whole(self, model: Plain) -> Batch | None:
+        """A pass by one compiled call; None where there is none for it, and nothing was played."""
+        assert self._graph is not None
+        self._begin()
+        played = self._graph(model, self.generator, torch.from_numpy(self._return))
+        if played is None:
+            return None
+        tensors = played._asdict()
+        earned = tensors.pop("earned").numpy()
+        ended = (played.terminated | played.truncated).numpy()
+        self.played += ended.size
+        self._return = np.where(ended[:, -1], 0.0, earned[:, -1])
+        self._finished.extend(earned.T[ended.T].tolist())
+        return self._shown(model, self._completed(tensors, torch.ones(ended.shape, dtype=torch.bool)))
+
+    def _shown(self, model: Plain, batch: Batch) -> Batch:
+        """The batch, whose states the normalisers are to see."""
+        if _normalisers(model):
+            self._seen = batch["state"][batch.count > 0]
+        return batch
+
+    def _steps(
+        self, model: Plain
+    ) -> Generator[tuple[Tensor, np.ndarray | None], tuple[Tensor, Tensor], Batch]:
+        """A pass, step by step: yields the states and their action masks, is sent (actions, their log π), and returns
+        the batch. Several seeds play side by side by it (`seeds`)."""
+        self._begin()
         taken: list[tuple[Transition, Tensor, Tensor]] = []
         playing, ended = np.ones(self.num_envs, dtype=bool), np.zeros(self.num_envs, dtype=bool)
         while playing.any() if self.num_steps is None else len(taken) < self.num_steps:
@@ -337,10 +379,7 @@ class Rollouts:
                 ended = now.ended
             self._count(now, ended)
             taken.append((now, action, log_prob))
-        batch = self._batch(taken)
-        if _normalisers(model):
-            self._seen = batch["state"][batch.count > 0]
-        return batch
+        return self._shown(model, self._batch(taken))
 
     def _count(self, now: Transition, ended: np.ndarray) -> None:
         self.played += int(now.count.sum())
@@ -359,11 +398,15 @@ class Rollouts:
             "action": torch.stack([a for _, a, _ in taken], 1),
             "log_prob": torch.stack([p for _, _, p in taken], 1),
         }
+        if taken[0][0].mask is not None:
+            tensors["mask"] = torch.from_numpy(np.stack([vars(now)["mask"] for now, _, _ in taken], 1))
+        return self._completed(tensors, count)
+
+    def _completed(self, tensors: dict[str, Tensor], count: Tensor) -> Batch:
+        """The batch of a pass, (B, T): its rewards scaled, its padding 0."""
         if self._scale is not None:
             over = (tensors["terminated"] | tensors["truncated"]).numpy()
             tensors["reward"] = torch.from_numpy(self._scale(tensors["reward"].numpy(), over, count.numpy()))
-        if taken[0][0].mask is not None:
-            tensors["mask"] = torch.from_numpy(np.stack([vars(now)["mask"] for now, _, _ in taken], 1))
         if not bool(count.all()):
             tensors = {name: _padded(tensor, count) for name, tensor in tensors.items()}
             if "mask" in tensors:  # of padding everything is allowed: a softmax of nothing has no gradient
@@ -502,9 +545,12 @@ def _endless(environments: Environments) -> None:
 
 def _rows(whole: Batch) -> Batch:
     """The transitions of a pass as terms (n,), with what a step reads, in the precision of the states."""
-    played = whole.count > 0
+    played: Plain = whole.count > 0
+    every = bool(played.all())
     wide = whole["state"].dtype if whole["state"].is_floating_point() else torch.float32
-    kept = {name: whole[name][played] for name in LEARNT if name in whole}
+    kept = {
+        name: whole[name].flatten(0, 1) if every else whole[name][played] for name in LEARNT if name in whole
+    }
     return Batch({name: t.to(wide) if t.is_floating_point() else t for name, t in kept.items()})
 
 

@@ -2,9 +2,9 @@
 
     state (B, d), action (B, …)  →  next state (B, d), reward (B,), terminated (B,)
 
-`TensorVector` does the rest as gymnasium does it: limits of steps, and episodes that begin anew in the step after
-the one that ended them. `Environments` plays it like any other of gymnasium's, so that rollouts, replay, evaluation,
-several seeds and checkpoints are the same code.
+`TensorVector` does the rest as gymnasium does it in its mode "same step": limits of steps, and episodes that begin anew
+in the step that ended the last ones. `Environments` plays it like any other of gymnasium's, so that rollouts, replay,
+evaluation, several seeds and checkpoints are the same code.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from torch import Tensor
 
 from ..data.source import told
 from ..errors import BadArgument
+from ..solvers.compiled import can_compile
 from ..solvers.compiled import compiled as graph_of
 from ..types import Named, Plain, Settings, Space, name_of
 from .classic_control import CLASSIC
 
 Array = np.ndarray
 VECTORIZATIONS = ("gymnasium", "tensor")
+BLOCK = 16  # first states of each environment that are drawn at once
 
 
 @runtime_checkable
@@ -105,11 +107,12 @@ class TensorVector:
             environment.observation_space,
             environment.action_space,
         )
-        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.generator = torch.Generator()
-        self.state = torch.zeros(0)
-        self._played: Callable[..., tuple[Tensor, ...]] = graph_of(_played) if compiled else _played
-        self.steps, self.over = np.zeros(num_envs, dtype=np.int64), np.zeros(num_envs, dtype=bool)
+        self.state = self.fresh = torch.zeros(0)
+        self.compiled = compiled and can_compile()
+        self._played: Callable[..., tuple[Tensor, ...]] = graph_of(_played) if self.compiled else _played
+        self.steps = np.zeros(num_envs, dtype=np.int64)
 
     @property
     def unwrapped(self) -> TensorVector:
@@ -126,28 +129,41 @@ class TensorVector:
         if seed is not None:
             self.generator.manual_seed(seed)
         self.state = self.environment.reset(self.num_envs, self.generator)
+        self.fresh = self.state[:0]
         self.steps = np.zeros(self.num_envs, dtype=np.int64)
-        self.over = np.zeros(self.num_envs, dtype=bool)
         return self.environment.observation(self.state).numpy(), {}
+
+    def first_states(self, n: int) -> Tensor:
+        """The next n first states: those of the episodes to come, in the order in which they begin. They are drawn in
+        blocks, so that they are the same however many are asked for at once; `begin` takes them."""
+        while len(self.fresh) < n:
+            more = self.environment.reset(BLOCK * self.num_envs, self.generator)
+            self.fresh = torch.cat((self.fresh, more)) if len(self.fresh) else more
+        return self.fresh[:n]
+
+    def begin(self, n: int) -> Tensor:
+        """The same, once: they are the states of n episodes that begin now."""
+        out, self.fresh = self.first_states(n), self.fresh[n:]
+        return out
 
     @torch.no_grad()
     def step(self, action: Array) -> tuple[Array, Array, Array, Array, Settings]:
-        """(observations, rewards, terminated, truncated, nothing else); where an episode ended in the step before, a
-        new one begins and nothing else happens."""
+        """(observations, rewards, terminated, truncated, info); where an episode ended, a new one has begun, and what the
+        last one showed at its end is in info["final_obs"]."""
         sent = torch.from_numpy(np.asarray(action, dtype=self.single_action_space.dtype))
         state, reward, ended, shown = self._played(self.environment, self.state, sent)
-        rewards, terminated = reward.numpy(), ended.numpy()
+        terminated = ended.numpy()
         self.steps += 1
         truncated = np.zeros(self.num_envs, bool) if self.limit is None else self.steps >= self.limit
-        if self.over.any():
-            begun = np.flatnonzero(self.over)
-            # copies: an environment may have given a tensor of its own, or its arguments
-            state, rewards, terminated = state.clone(), rewards.copy(), terminated.copy()
-            state[torch.from_numpy(begun)] = self.environment.reset(len(begun), self.generator)
-            shown = self.environment.observation(state)
-            rewards[begun], terminated[begun], truncated[begun], self.steps[begun] = 0.0, False, False, 0
-        self.state, self.over = state, terminated | truncated
-        return shown.numpy(), rewards, terminated, truncated, {}
+        over, info = terminated | truncated, {}
+        if over.any():
+            begun = np.flatnonzero(over)
+            info["final_obs"] = shown.numpy()
+            state = state.clone()  # an environment may show its state itself
+            state[torch.from_numpy(begun)] = self.begin(len(begun))
+            shown, self.steps[begun] = self.environment.observation(state), 0
+        self.state = state
+        return shown.numpy(), reward.numpy(), terminated, truncated, info
 
     def close(self) -> None:
         """Nothing is open."""

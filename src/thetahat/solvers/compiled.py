@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.devices import CPU
 from ..likelihood import LogLikelihood
 from ..models.base import log_prob_of, objective_of
 from ..models.taylor import weighted
-from ..protocols import is_drawn
+from ..protocols import HasEqualBatches, is_drawn
 from .compiled_products import settings as of_products
 
 Part = tuple[
@@ -49,7 +50,7 @@ class WholeStep:
         self.parameters, self.widest = parameters, widest
         # torch.autograd.grad within a graph: not in every torch that this library runs with
         self.possible = bool(parameters) and hasattr(torch._dynamo.config, "trace_autograd_ops")
-        self._call: Callable[..., Any] = compiled(_step, fullgraph=True, options=ON_CPU | of_products())
+        self._call: Callable[..., Any] = compiled(value_and_gradient, fullgraph=True, options=options())
         self._traced = False
 
     def __call__(self, each: Sequence[Part], other: Sequence[bool], by: float) -> Tensor | None:
@@ -62,41 +63,85 @@ class WholeStep:
         by
             what the gradient is multiplied by
         """
-        terms, batches, weights, scales = zip(*each, strict=True)
+        terms, data, weights, scales = plain(each)
         numbers = torch.tensor([by, *scales], dtype=self.widest, device=self.parameters[0].device)
-        # as tensors: the lengths that a Batch holds are numbers, and every other one would be another graph
-        data = [(b.tensors, b._count, b._group, len(b.shape)) for b in batches]
-        settings = (terms, data, weights, numbers, tuple(other), self.parameters, self.widest)
-        known = torch._dynamo.config
-        before, known.trace_autograd_ops = known.trace_autograd_ops, True  # by hand: `patch` takes 12 µs
-        try:
-            value, found = self._call(*settings) if self._traced else self._first(terms, batches, settings)
-        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit):
-            self.possible = False
+        if not self._traced:
+            dynamic_where_drawn(terms, each)
+        given = (terms, data, weights, numbers, tuple(other), self.parameters, self.widest)
+        found = traced(self._call, given, self._traced)
+        self._traced = self.possible = found is not None
+        if found is None:
             return None
-        finally:
-            known.trace_autograd_ops = before
-        self._traced = True
-        for p, g in zip(self.parameters, found, strict=True):
+        value, gradient = found
+        for p, g in zip(self.parameters, gradient, strict=True):
             if g is not None:
                 p.grad = g if p.grad is None else p.grad + g
         out: Tensor = value
         return out
 
-    def _first(
-        self, terms: Sequence[LogLikelihood], batches: Sequence[Batch], settings: tuple[Any, ...]
-    ) -> Any:
-        """The first call. A pass of a policy has as many terms as it happens to have: one graph for all numbers of
-        them."""
-        for term, batch in zip(terms, batches, strict=True):
-            if is_drawn(term.source):
-                for t in batch.tensors.values():
-                    torch._dynamo.maybe_mark_dynamic(t, 0)
+
+def can_compile(device: torch.device = CPU) -> bool:
+    """Whether torch.compile has what it needs on a device: on a CPU a C++ compiler. A warning says so where it has not."""
+    if device.type != "cpu":
+        return True
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        warnings.warn(
+            "compile=True: torch.compile finds no C++ compiler (g++, or what the environment's CXX names). The run is not "
+            "compiled.",
+            stacklevel=3,
+        )
+        return False
+    return True
+
+
+def options() -> dict[str, Any]:
+    """What torch.compile is to be told of a step."""
+    return ON_CPU | of_products()
+
+
+def plain(each: Sequence[Part]) -> tuple[Any, ...]:
+    """The terms, their data, their weights and their scales, as a graph takes them: tensors, since the lengths that a Batch
+    holds are numbers, and every other one would be another graph."""
+    terms, batches, weights, scales = zip(*each, strict=True)
+    return terms, [(b.tensors, b._count, b._group, len(b.shape)) for b in batches], weights, scales
+
+
+def traced(call: Callable[..., Any], given: tuple[Any, ...], before: bool) -> Any:
+    """What a compiled function gives; None where it cannot be one graph.
+
+    Parameters
+    ----------
+    before
+        whether it has been called
+    """
+    known = torch._dynamo.config
+    was, known.trace_autograd_ops = known.trace_autograd_ops, True  # by hand: `patch` takes 12 µs
+    try:
+        if before:
+            return call(*given)
         with (
             warnings.catch_warnings()
         ):  # our own functions that are cached give the same whenever they are called
             warnings.filterwarnings("ignore", ".*lru_cache")
-            return self._call(*settings)
+            return call(*given)
+    except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit):
+        return None
+    finally:
+        known.trace_autograd_ops = was
+
+
+def dynamic_where_drawn(terms: Sequence[LogLikelihood], each: Sequence[Part]) -> None:
+    """A pass of a policy may have as many terms as it happens to have: one graph for all numbers of them."""
+    for term, (_, batch, _, _) in zip(terms, each, strict=True):
+        source = term.source
+        if is_drawn(source) and not (isinstance(source, HasEqualBatches) and source.equal_batches):
+            for t in batch.tensors.values():
+                torch._dynamo.maybe_mark_dynamic(t, 0)
 
 
 def compiled(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
@@ -107,7 +152,7 @@ def compiled(function: Callable[..., Any], **settings: Any) -> Callable[..., Any
     return torch.compile(own, **settings)
 
 
-def _step(
+def value_and_gradient(
     terms: Sequence[LogLikelihood],
     data: Sequence[tuple[dict[str, Tensor], Tensor | None, Tensor | None, int]],
     weights: Sequence[Tensor | None],

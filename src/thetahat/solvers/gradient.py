@@ -38,8 +38,10 @@ from ..models.taylor import taylor
 from ..products import fast_products, profits
 from ..protocols import Checks, maximised_of, taylor_of
 from ..types import ModelLike, Plain
-from .compiled import WholeStep, sum_and_slopes
+from .compiled import Part, WholeStep, sum_and_slopes
+from .compiled_update import WholeUpdate
 from .minibatches import Drawn, Feed, pieces
+from .optimisers import AdamW
 
 DISTRIBUTED = ("ddp", "fsdp")
 POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
@@ -157,6 +159,7 @@ class StepGradient:
         large = self.device.type == "cpu" and not compiled and profits(self.module)
         self.products: Callable[[], AbstractContextManager[Any]] = fast_products if large else nullcontext
         self.whole = WholeStep(self.parameters, self.widest) if compiled and self.many == 1 else None
+        self.update: WholeUpdate | None = None
         if self.sharded:
             self.module, self.models, self.parameters = _sharded(self.module, objective)
         elif self.many > 1 and any(p.requires_grad for p in self.module.parameters()):
@@ -172,29 +175,7 @@ class StepGradient:
         """
         for p in self.parameters:
             p.grad = None
-        counts = [sum(b.total for b in batches) for _, batches in drawn]
-        whole = [
-            n if feed.observations is None else feed.observations
-            for (feed, _), n in zip(drawn, counts, strict=True)
-        ]
-        if self.many > 1 and not all(feed.replicated for feed, _ in drawn):
-            both = summed(
-                *(v for (f, _), n, m in zip(drawn, counts, whole, strict=True) for v in _alone(f, n, m))
-            )
-            counts, whole = both[::2], both[1::2]
-        N = sum(whole)
-        value: Plain = 0.0  # a number of the device, which is not waited for
-        rounds: list[list[tuple[LogLikelihood, Batch, Tensor | None, float]]] = [
-            [] for _ in range(self.parts)
-        ]
-        for (feed, batches), n, m in zip(drawn, counts, whole, strict=True):
-            if n == 0:
-                continue
-            scale = m / N / n
-            for term in feed.terms:
-                for batch in batches:
-                    value += self._planned(term, batch, scale, feed.replicated, rounds)
-        rounds = [each for each in rounds if each]
+        rounds, value, N = self._rounds(drawn)
         for at, each in enumerate(rounds):
             if self.many == 1:
                 value += self._round(each)
@@ -211,6 +192,53 @@ class StepGradient:
             value += float(part.value) / N
             self._add(prior.model, part.gradient / -N)
         return float(value)
+
+    def moved(self, drawn: Drawn, rate: float) -> tuple[float, float] | None:
+        """The value and the norm of the gradient of a step that one graph has made, θ and all (`compiled_update`); None:
+        there is none for it, and nothing was done."""
+        if self.update is None or not self.update.possible or not isinstance(self.module, Models):
+            return None
+        rounds, _, _ = self._rounds(drawn)
+        if len(rounds) != 1:  # nothing counts
+            return None
+        with self.arithmetic():
+            return self.update(rounds[0], self.module.check(self._asked(rounds[0])), rate)
+
+    def updates(self, by: Sequence[torch.optim.Optimizer], most: float | None) -> None:
+        """Make whole steps by one graph, where they are nothing but a gradient and AdamW's step on a CPU.
+
+        most : the largest norm of the gradient
+        """
+        if self.whole is None or self.parts > 1 or self.device.type != "cpu" or self.objective.priors:
+            return
+        wide = self.dtype in (torch.float32, torch.float64) and not any(self.expands)
+        if wide and len(by) == 1 and type(by[0]) is AdamW and WholeUpdate.pays(self.parameters):
+            self.update = WholeUpdate(self.whole, by[0], most)
+
+    def _rounds(self, drawn: Drawn) -> tuple[list[list[Part]], Plain, float]:
+        """What is to be summed, a list a pass forward and backward; the value of what has been summed already (a number of
+        the device, which is not waited for), and N."""
+        counts = [sum(b.total for b in batches) for _, batches in drawn]
+        whole = [
+            n if feed.observations is None else feed.observations
+            for (feed, _), n in zip(drawn, counts, strict=True)
+        ]
+        if self.many > 1 and not all(feed.replicated for feed, _ in drawn):
+            both = summed(
+                *(v for (f, _), n, m in zip(drawn, counts, whole, strict=True) for v in _alone(f, n, m))
+            )
+            counts, whole = both[::2], both[1::2]
+        N = sum(whole)
+        value: Plain = 0.0
+        rounds: list[list[Part]] = [[] for _ in range(self.parts)]
+        for (feed, batches), n, m in zip(drawn, counts, whole, strict=True):
+            if n == 0:
+                continue
+            scale = m / N / n
+            for term in feed.terms:
+                for batch in batches:
+                    value += self._planned(term, batch, scale, feed.replicated, rounds)
+        return [each for each in rounds if each], value, N
 
     def _planned(
         self, term: LogLikelihood, batch: Batch, scale: float, replicated: bool, rounds: list[list[Plain]]
@@ -248,12 +276,12 @@ class StepGradient:
             into.append((term, batch[:1], torch.zeros_like(batch[:1].count), scale))
         return 0.0
 
-    def _round(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> Plain:
+    def _round(self, each: list[Part]) -> Plain:
         with self.products():  # backward too: what a network computes anew there is to be what it was
             return self._sum(each)
 
-    def _sum(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> Plain:
-        asked = [(self.place[id(term.model)], batch) for term, batch, _, _ in each]
+    def _sum(self, each: list[Part]) -> Plain:
+        asked = self._asked(each)
         if self.whole is not None and self.whole.possible and isinstance(self.module, Models):
             with self.arithmetic():
                 found_value = self.whole(each, self.module.check(asked), self.scale)
@@ -268,6 +296,10 @@ class StepGradient:
         if outputs:
             torch.autograd.backward(outputs, slopes)
         return value
+
+    def _asked(self, each: Sequence[Part]) -> list[tuple[int, Batch]]:
+        """Which model is asked for which batch."""
+        return [(self.place[id(term.model)], batch) for term, batch, _, _ in each]
 
     def _add(self, model: nn.Module, g: Tensor, together: bool = False) -> None:
         """A gradient in a model's own flat θ, added to what is there; `together`: of this process's rows

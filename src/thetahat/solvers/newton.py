@@ -405,7 +405,12 @@ def _gradient_is_cheap(objective: ObjectiveLike) -> bool:
     """Whether a gradient takes half the time of an information: of a family whose rows are compiled too, in memory."""
     model, streamed = objective.model, isinstance(objective, Objective) and objective.streamed
     family = model.family if isinstance(model, HasFamily) else None
-    return _in_double(objective) and not streamed and isinstance(family, Compiled) and family.compiled is not None
+    return (
+        _in_double(objective)
+        and not streamed
+        and isinstance(family, Compiled)
+        and family.compiled is not None
+    )
 
 
 def _scale(J: Information, before: Tensor | None) -> Tensor:

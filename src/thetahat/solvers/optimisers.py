@@ -28,6 +28,7 @@ from ..errors import BadArgument
 from ..types import Plain, Settings, shown_as
 
 OPTIMISERS = ("adamw", "sgd", "muon")
+FAR = 1e3  # momentum makes a step of less than so many times rate · max(1, |ĝ|)
 
 
 def optimisers(
@@ -81,6 +82,18 @@ def optimisers(
 class AdamW(torch.optim.AdamW):
     """torch's, fused, of parameters of one device and type: the same kernel, without a search for what is alike, which
     takes twice as long as the kernel where a network is small."""
+
+    def begin(self) -> None:
+        """Moments of 0, as before the first step, of the parameters that have none yet."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if not self.state[p]:
+                    m, v = (torch.zeros_like(p, memory_format=torch.preserve_format) for _ in range(2))
+                    self.state[p] = {
+                        "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                        "exp_avg": m,
+                        "exp_avg_sq": v,
+                    }
 
     @torch.no_grad()
     def step(self, closure: Plain = None) -> Plain:

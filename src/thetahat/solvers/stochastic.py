@@ -40,11 +40,12 @@ from . import checkpoint as checkpoints
 from . import replicas
 from .background import Writer
 from .certificate import Certificate
+from .compiled import can_compile
 from .diagnostics import diagnosed
 from .failure import LOWER, Failure, comparable, failure_of
 from .gradient import DISTRIBUTED, StepGradient
 from .minibatches import Drawn, Feed, feeds, held_out_nats, whole
-from .optimisers import OPTIMISERS, averaged, optimisers
+from .optimisers import FAR, OPTIMISERS, averaged, optimisers
 from .statistics import Statistics, least_rows
 from .throughput import counted, used
 from .waiting import Waiting
@@ -55,8 +56,6 @@ SCALE, GROWTH = (
     2.0**16,
     2000,
 )  # of gradients in float16: the first scale, and the steps after which it is doubled
-FAR = 1e3  # momentum makes a step of less than so many times rate · max(1, |ĝ|)
-
 
 HeldOut = tuple[LogLikelihood, Source | Batch] | None  # the term whose data they are, and the data
 
@@ -402,9 +401,9 @@ class Stochastic:
                 "a prior has no weight against data without end: give a source that knows its size, or no "
                 "prior."
             )
-        engine = StepGradient(
-            objective, self.accumulation_steps, self.precision, self.compile, self.distributed
-        )
+        first = next(iter(objective.parameters()), None)
+        compile = self.compile and (first is None or can_compile(first.device))
+        engine = StepGradient(objective, self.accumulation_steps, self.precision, compile, self.distributed)
         movers = optimisers(
             self.optimiser,
             engine.parameters,
@@ -417,6 +416,8 @@ class Stochastic:
         )
         if many is not None:
             replicas.check_optimisers(movers, self.optimiser)
+        elif compile and self.precision != torch.float16:
+            engine.updates(movers, self.max_grad_norm)
         _label(objective, "raw")
         statistics = Statistics(engine.module if self.ema_decay is not None else nn.Module())
         state = State(
@@ -486,34 +487,31 @@ class Stochastic:
         batches = work.batches()
         work.statistics.saw(batches)
         work.engine.training(True)
-        more = state.step + 1 < self.steps
+        more, rate = state.step + 1 < self.steps, self.rate(state.step)
         with _seeded(self._seed(state.step), work.engine.device):  # of dropout, and of draws inside log p
             work.engine.scale = state.scale
-            value = self._gradient(work, batches, work.prefetch if more else None)
-        gradients = [p.grad for p in work.engine.parameters if p.grad is not None]
-        if state.scale != 1 and gradients:
-            torch._foreach_mul_(gradients, 1 / state.scale)
-        most = self.max_grad_norm
-        if work.replicas is not None:
-            norm = replicas.separated(gradients, work.replicas, most)
-        else:
-            norm = _norm(gradients) if gradients else 0.0
+            moved = work.engine.moved(batches, rate)
+            value = (
+                self._gradient(work, batches, work.prefetch if more else None) if moved is None else moved[0]
+            )
+        norm, gradients = (moved[1], []) if moved is not None else self._normed(state)
         overflow = state.scale > 1 and math.isfinite(value) and not math.isfinite(norm)
         if overflow:
             halved = replace(state, scale=state.scale / 2, clean=0, overflowed=state.overflowed + 1)
             return self._evaluated_when_due(objective, _counted(halved, batches))
         if not (math.isfinite(value) and math.isfinite(norm)):
             return self._failed(state, self._reason(batches, state, value))
-        rate = self.rate(state.step)
-        if work.replicas is None and most is not None and norm > most:
-            torch._foreach_mul_(gradients, most / norm)
+        most = self.max_grad_norm
         if rate * max(1.0, min(norm, most or norm)) > torch.finfo(work.engine.dtype).max / FAR:
             why = f"step {state.step + 1}: θ would leave the finite numbers (learning rate {rate:.3g})."
             return self._failed(state, Failure(why, LOWER))
+        if gradients and work.replicas is None and most is not None and norm > most:
+            torch._foreach_mul_(gradients, most / norm)
         for optimiser in work.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate * group.get("lr_ratio", 1.0)
-            optimiser.step()
+            if moved is None:
+                optimiser.step()
         work.recent.append(value)
         state = replace(_counted(state, batches), value=value, norm=norm)
         if self.precision == torch.float16:
@@ -521,6 +519,16 @@ class Stochastic:
         if self.ema_decay is not None:
             work.average = averaged(work.average, work.engine.parameters, self.ema_decay, state.step)
         return self._evaluated_when_due(objective, state)
+
+    def _normed(self, state: State) -> tuple[float, list[Tensor]]:
+        """The norm of the gradient that is left behind, and its tensors."""
+        work = state.work
+        gradients = [p.grad for p in work.engine.parameters if p.grad is not None]
+        if state.scale != 1 and gradients:
+            torch._foreach_mul_(gradients, 1 / state.scale)
+        if work.replicas is not None:
+            return replicas.separated(gradients, work.replicas, self.max_grad_norm), gradients
+        return (_norm(gradients) if gradients else 0.0), gradients
 
     def _gradient(self, work: Work, batches: Drawn, meanwhile: Callable[[], None] | None) -> float:
         """The value of a step, its gradient left behind; the first on an accelerator counts its operations."""
