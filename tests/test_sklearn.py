@@ -27,7 +27,7 @@ def test_scikit_learns_own_checks_hold(estimator, check):
     check(estimator)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def data():
     r = np.random.default_rng(0)
     X = r.normal(size=(200, 3))
