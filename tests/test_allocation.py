@@ -41,6 +41,7 @@ def test_memory_is_kept_while_a_run_lives():
     objective = th.Objective(
         [th.LogLikelihood(th.models.Conditional(th.families.Categorical(2), th.networks.mlp(3, 4, 2)), batch)]
     )
+    gc.collect()  # runs of other tests that nobody holds any more
     before = runs()
     one, two = solver.start(objective), solver.start(objective)
     assert runs() == before + 2
