@@ -38,6 +38,7 @@ from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
 from .total import T, total
 
+FEW = 20_000  # rows below which threads cost more than they bring
 SMALL = 2**21  # rows by coefficients below which one thread sums as fast as several
 
 
@@ -196,6 +197,11 @@ class Objective:
     def small(self) -> bool:
         """Whether one thread sums it as fast as several."""
         return (self.rows or SMALL) * self.size < SMALL
+
+    @property
+    def few(self) -> bool:
+        """Whether other threads would not be worth waking for any of its sums, whatever a row costs."""
+        return self.small and (self.rows or FEW) < FEW
 
     def copy(self) -> Objective:
         """The same objective with modules of its own, shared as they were between terms, priors, weights and

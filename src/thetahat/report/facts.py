@@ -239,7 +239,7 @@ def gather(
         return out
     if covariance is not None or by is not None:
         fit = fit.with_covariance(covariance, by=by)
-    with one_thread(fit.objective.small):
+    with one_thread(fit.objective.few):
         return _gathered(fit, level)
 
 

@@ -58,7 +58,7 @@ def optimise(
     # one thread from the start to the certificate: to wake the others between two evaluations costs more than these, and
     # on a machine with other work much more
     mixed = isinstance(solver, Steered) and (objective.rows or FEW) < FEW
-    with one_thread(mixed or (isinstance(solver, (Newton, ClosedForm)) and objective.small)):
+    with one_thread(mixed or (isinstance(solver, (Newton, ClosedForm)) and objective.few)):
         return _optimised(objective, solver, watch)
 
 
