@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..data.processes import world
 from ..likelihood import Objective
 from ..models.information import Factor, Information
 from ..protocols import Partitioned, Sampled
@@ -27,8 +28,14 @@ SOLVES = 4  # by J at θ, each of which leaves the relative change of J along d 
 
 
 def held(objective: ObjectiveLike) -> Objective | None:
-    """The objective on the rows of its sources that are in memory; None: all are, or too few are."""
-    if not isinstance(objective, Objective) or not objective.streamed or len(objective.terms) > 1:
+    """The objective on the rows of its sources that are in memory; None: all are, or too few are, or each process holds others (they
+    would have to agree on whether there are enough)."""
+    if (
+        world() > 1
+        or not isinstance(objective, Objective)
+        or not objective.streamed
+        or len(objective.terms) > 1
+    ):
         return None
     source = objective.terms[0].source
     known = isinstance(source, Partitioned) or (isinstance(source, Sampled) and source.sample is not None)
