@@ -9,23 +9,7 @@ from torch import Tensor
 
 import thetahat as th
 from thetahat.kernels import activated as kernels
-from thetahat.kernels import compiled
 from thetahat.kernels.activated import activated
-
-LEVELS = {0: "any processor", 1: "AVX2", 2: "AVX-512"}
-
-
-@pytest.fixture(params=[0, 1, 2], ids=LEVELS.get)
-def level(request):
-    loaded = compiled.library()
-    if loaded is None:
-        pytest.skip("installed without a compiler")
-    best = loaded.thetahat_level()
-    if request.param > best:
-        pytest.skip(f"this processor has not {LEVELS[request.param]}")
-    loaded.thetahat_set_level(request.param)
-    yield
-    loaded.thetahat_set_level(best)
 
 
 def made(n: int, channels: int, height: int, width: int, film: bool, size: float = 2.0) -> list[Tensor]:

@@ -81,7 +81,9 @@ def classifier() -> th.Objective:
 
 
 # TensorBoard writes on a thread of its own, which may meet the full disk too, and nobody can catch what it raises
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore:(?s)Exception in thread.*tensorboard:pytest.PytestUnhandledThreadExceptionWarning"
+)
 @pytest.mark.parametrize("room", [100, 1500, 3000, 6000])
 def test_a_run_on_a_disk_that_fills_up_goes_on_from_its_checkpoint_once_there_is_room(tmp_path, room):
     """Whatever does not fit (configuration, metrics, checkpoint, fit, report), the same call then ends

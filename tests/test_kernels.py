@@ -17,7 +17,6 @@ import thetahat as th
 from thetahat.kernels import compiled
 
 needs_library = pytest.mark.skipif(not compiled.available(), reason="installed without a compiler")
-LEVELS = {0: "any processor", 1: "AVX2", 2: "AVX-512"}
 
 
 @dataclass
@@ -89,19 +88,6 @@ DESIGNS = {
     "codes alone": {"n": 900, "dense": 0, "levels": (5, 80), "intercept": False},
     "many columns": {"n": 600, "dense": 130, "levels": ()},
 }
-
-
-@pytest.fixture(params=[0, 1, 2], ids=LEVELS.get)
-def level(request):
-    loaded = compiled.library()
-    if loaded is None:
-        pytest.skip("installed without a compiler")
-    best = loaded.thetahat_level()
-    if request.param > best:
-        pytest.skip(f"this processor has not {LEVELS[request.param]}")
-    loaded.thetahat_set_level(request.param)
-    yield
-    loaded.thetahat_set_level(best)
 
 
 def whole(sums: compiled.Sums, places: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from thetahat.kernels import compiled
 from thetahat.kernels.levels import Pattern, Patterns, row_dots
 
-from .test_kernels import Made, level, made  # noqa: F401  (level: a fixture)
+from .test_kernels import Made, made
 
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="installed without a compiler")
 
@@ -52,7 +52,7 @@ def written(sums: compiled.Sums, places: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", DESIGNS)
-def test_the_levels_of_one_design(level, name):  # noqa: F811
+def test_the_levels_of_one_design(level, name):
     case = DESIGNS[name]
     each = made(**case)
     kept, many = int(each.places.max()) + 1, case["levels"][case["eliminated"]]
@@ -68,7 +68,7 @@ def test_the_levels_of_one_design(level, name):  # noqa: F811
 
 
 @pytest.mark.parametrize("eliminated", [0, 1])
-def test_the_levels_of_two_designs(level, eliminated):  # noqa: F811
+def test_the_levels_of_two_designs(level, eliminated):
     """The eliminated term in either predictor, of which both have other wide terms."""
     n = 4000
     a = made(n, 3, (90, 3, 70), eliminated=0 if eliminated == 0 else None, values=True, seed=1)

@@ -1,6 +1,6 @@
 """Memory that every step of a training run frees and asks for again stays with the process in between.
 
-The C library of Linux gives what lies free at the end of its heap back to the system once it is more than 128 KiB (or
+The C library of Linux returns what is free at the end of its heap to the system once it is more than 128 KiB (or
 twice the largest block that was freed), and the next step gets it again a page of 4 KiB at a time, each cleared by the
 system: of a step of a diffusion of 3 × 32 × 32 pixels, whose tensors are of 2 MiB, a quarter of the time. Here it gives
 back what is free beyond 1 GiB alone, as long as any run lives, and all of it once the last has ended.

@@ -13,21 +13,7 @@ from thetahat.generative.schedule import Cosine
 from thetahat.kernels import compiled
 from thetahat.kernels.slopes import convolved, kernel, normalised_, turned
 
-LEVELS = {0: "any processor", 1: "AVX2", 2: "AVX-512"}
 here = pytest.mark.skipif(not compiled.available(), reason="installed without a compiler")
-
-
-@pytest.fixture(params=[0, 1, 2], ids=LEVELS.get)
-def level(request):
-    loaded = compiled.library()
-    if loaded is None:
-        pytest.skip("installed without a compiler")
-    best = loaded.thetahat_level()
-    if request.param > best:
-        pytest.skip(f"this processor has not {LEVELS[request.param]}")
-    loaded.thetahat_set_level(request.param)
-    yield
-    loaded.thetahat_set_level(best)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

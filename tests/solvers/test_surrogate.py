@@ -40,7 +40,7 @@ def test_nearer_than_newton(path):
     assert float((step - goal).norm()) < 0.1 * float((newton - goal).norm())
 
 
-def test_same_answer_in_fewer_looks(path, monkeypatch):
+def test_same_answer_in_fewer_passes(path, monkeypatch):
     streamed = th.fit(FORMULA, Frame(path, memory=1), "bernoulli")
     held_whole = th.fit(FORMULA, path, "bernoulli")
     assert streamed.source.streamed

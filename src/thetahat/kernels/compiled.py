@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..threads import in_threads
+from ..threads import MANY, in_threads
 
 if TYPE_CHECKING:
     from .levels import Pattern
@@ -35,9 +35,6 @@ FAMILIES = {"bernoulli": 0, "poisson": 1, "squares": 2}
 NARROW = 64  # levels of a term above which it is wide (products.cpp has the same)
 FEW = 20_000  # rows below which threads cost more than they bring
 MOST_COLUMNS = 256  # dense ones: of more, the products of a linear algebra library are faster
-MANY = (
-    1 << 18
-)  # numbers of columns that are asked whether they are finite, above which several threads are faster
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 _pointer, _whole, _int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32

@@ -20,6 +20,7 @@ from ..data.batch import Batch
 from ..data.devices import CPU, device_of, move, widest
 from ..data.source import Source, Tensors, Thinned
 from ..errors import BadArgument, BadWeights
+from ..kernels.compiled import FEW
 from ..models.information import Information
 from ..models.taylor import Taylor, taylor
 from ..protocols import (
@@ -38,7 +39,6 @@ from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
 from .total import T, total
 
-FEW = 20_000  # rows below which threads cost more than they bring
 SMALL = 2**21  # rows by coefficients below which one thread sums as fast as several
 
 

@@ -100,7 +100,7 @@ def can_compile(device: torch.device = CPU) -> bool:
 
 
 def options() -> dict[str, Any]:
-    """What torch.compile is to be told of a step."""
+    """Options of torch.compile for a step."""
     return ON_CPU | of_products()
 
 

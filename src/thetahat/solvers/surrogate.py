@@ -1,10 +1,9 @@
-"""Newton's step where each look at the data reads a file or an engine, corrected by the rows that are in memory.
+"""Newton's step where each pass reads a file or an engine, corrected by the rows that are in memory.
 
     d = argmax  k ℓ_s(θ + d) + (g − k g_s)ᵀd − ½ dᵀ(J − k J_s)d,        k = rows / rows of the sample
 
 ℓ_s, g_s, J_s are of the sample, g and J of all rows, at θ. The function has their gradient and information at θ, and the sample's higher
-derivatives: its maximum is nearer to that of ℓ than Newton's step by the factor √(1/rows of the sample), so that one look at the data is saved
-of four.
+derivatives: its maximum is nearer to that of ℓ than Newton's step by the factor √(1/rows of the sample), so that one pass of four is saved.
 
 References
 ----------
